@@ -1,0 +1,1 @@
+"""Published PyTorch weights <-> our variables. PyTorch is imported only to read or write its own files."""
