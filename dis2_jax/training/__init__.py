@@ -1,0 +1,1 @@
+"""Optimiser, state, the DLKD step, the loop around it and its checkpoints."""

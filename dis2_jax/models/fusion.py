@@ -1,0 +1,133 @@
+"""Hierarchical hybrid fusion (METHOD.md, Parts): convolutions at levels 1-3, a transformer at level 4."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dis2_jax.models.encoders import Features
+from dis2_jax.models.layers import AttentionPool, BatchNorm, DownConv, PreNormConv
+
+Position = Literal["table", "sincos"]
+
+
+@flax.struct.dataclass
+class Fused:
+    """What the fusion hands on: maps f1..f4 ``[B, H/2^l, W/2^l, d_l]`` and the fusion token g ``[B, d4]``."""
+
+    maps: list[jax.Array]
+    token: jax.Array
+
+
+class HierarchicalFusion(nn.Module):
+    """Fuse M lists of e1..e4. ``tile`` (H, W in pixels) sizes the position tables of ``position='table'``."""
+
+    modalities: Sequence[str]
+    width: int
+    tile: tuple[int, int]
+    heads: int = 8
+    depth: int = 2
+    feed_forward: int = 256
+    dropout: float = 0.1
+    position: Position = "table"
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, features: Sequence[Features], *, train: bool, weight: jax.Array | None = None
+    ) -> Fused:
+        """``features[m]`` fills modality m's slot; ``weight`` ``[B]`` masks the batch statistics."""
+        maps = [self._mix(level, [f[level] for f in features]) for level in range(3)]
+        for level in (1, 2):
+            down = DownConv(maps[level].shape[-1], self.dtype, name=f"down{level}")(maps[level - 1])
+            down = BatchNorm(self.dtype, name=f"down{level}_norm")(down, train=train, weight=weight)
+            maps[level] = maps[level] + down
+        token, deep = self._attend([f[3] for f in features], maps[2], train=train)
+        return Fused(maps=[*maps, deep], token=token)
+
+    def _mix(self, level: int, maps: Sequence[jax.Array]) -> jax.Array:
+        d = maps[0].shape[-1]
+        x = jnp.concatenate(maps, axis=-1)
+        for i, size in enumerate((1, 3, 1)):
+            x = PreNormConv(d, size, "zeros", self.dtype, name=f"mix{level + 1}_{i}")(x)
+        return x
+
+    def _attend(
+        self, maps: Sequence[jax.Array], f3: jax.Array, *, train: bool
+    ) -> tuple[jax.Array, jax.Array]:
+        b, h, w, d = maps[0].shape
+        n = h * w
+        start = self.param("fusion_token", nn.initializers.normal(0.02), (1, 1, d))
+        tokens = [jnp.broadcast_to(start, (b, 1, d)).astype(self.dtype)]
+        for name, x in zip(self.modalities, maps, strict=True):
+            tokens.append(x.reshape(b, n, d) + self._positions(name, (h, w), d).astype(self.dtype))
+        tokens.append(AttentionPool(d, self.dtype, name="pool3")(f3)[:, None])
+        x = jnp.concatenate(tokens, axis=1)
+        for i in range(self.depth):
+            x = TransformerLayer(
+                self.heads, self.feed_forward, self.dropout, self.dtype, name=f"transformer{i}"
+            )(x, train=train)
+        slots = [x[:, 1 + m * n : 1 + (m + 1) * n].reshape(b, h, w, d) for m in range(len(maps))]
+        deep = nn.Conv(d, (1, 1), dtype=self.dtype, name="unify")(jnp.concatenate(slots, axis=-1))
+        return x[:, 0], deep
+
+    def _positions(self, name: str, size: tuple[int, int], d: int) -> jax.Array:
+        """``[1, positions, d]`` to be added to one modality's tokens."""
+        if self.position == "table":
+            rows, columns = self.tile[0] // 16, self.tile[1] // 16
+            table = self.param(f"position_{name}", nn.initializers.normal(0.02), (1, rows * columns, d))
+            if size != (rows, columns):
+                raise ValueError(
+                    f"position tables are for {16 * rows} x {16 * columns} tiles, not {16 * size[0]} x {16 * size[1]}"
+                )
+            return table
+        kind = self.param(f"modality_{name}", nn.initializers.normal(0.02), (1, 1, d))
+        return kind + jnp.asarray(sincos_positions(size, d), kind.dtype)
+
+
+def sincos_positions(size: tuple[int, int], d: int) -> np.ndarray:
+    """``[1, h * w, d]`` fixed sines and cosines of the row (first half) and column, counted from the tile's centre."""
+    h, w = size
+    frequency = 100.0 ** -(np.arange(d // 4) / (d // 4))
+    parts = []
+    for n, shape in ((h, (h, 1)), (w, (1, w))):
+        angle = (np.arange(n) - (n - 1) / 2)[:, None] * frequency
+        waves = np.concatenate([np.sin(angle), np.cos(angle)], axis=-1)
+        parts.append(np.broadcast_to(waves.reshape(*shape, -1), (h, w, d // 2)))
+    return np.concatenate(parts, axis=-1).reshape(1, h * w, d)
+
+
+class TransformerLayer(nn.Module):
+    """Post-norm encoder layer: attention, then a ReLU feed-forward, on ``[B, N, D]``."""
+
+    heads: int
+    feed_forward: int
+    dropout: float
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Dropout (attention weights, both residual branches, inside the feed-forward) acts when ``train``."""
+        dense = dict(dtype=self.dtype)
+        norm = dict(epsilon=1e-5, dtype=self.dtype, use_fast_variance=False)
+        drop = nn.Dropout(self.dropout, deterministic=not train)
+        attended = nn.MultiHeadDotProductAttention(
+            self.heads,
+            dtype=self.dtype,
+            dropout_rate=self.dropout,
+            broadcast_dropout=False,
+            deterministic=not train,
+            force_fp32_for_softmax=self.dtype == jnp.bfloat16,
+            name="attention",
+        )(x)
+        x = nn.LayerNorm(**norm, name="norm1")(x + drop(attended))
+        hidden = drop(nn.relu(nn.Dense(self.feed_forward, **dense, name="hidden")(x)))
+        return nn.LayerNorm(**norm, name="norm2")(
+            x + drop(nn.Dense(x.shape[-1], **dense, name="output")(hidden))
+        )
