@@ -1,0 +1,1 @@
+"""Data in: raster files, prepared datasets, synthetic scenes, the input pipeline. Never imports jax."""
