@@ -1,0 +1,1 @@
+"""Confusion matrices, tables and pictures of every missing-modality scenario."""

@@ -1,0 +1,1 @@
+"""Prediction with whatever modalities are there."""

@@ -1,0 +1,266 @@
+"""Every missing-modality scenario of a model over a split, in one pass over the data."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from dis2_jax.config import DataConfig
+from dis2_jax.data.batch import Batch
+from dis2_jax.data.pipeline import eval_batches
+from dis2_jax.evaluation.results import Evaluation, ScenarioKind, ScenarioResult
+from dis2_jax.models.dis2 import DIS2
+from dis2_jax.schema import IGNORE, DatasetCard, Dis2Error, Scenario
+from dis2_jax.sharding.mesh import put_batch, replicated
+
+__all__ = ["Evaluation", "Row", "ScenarioResult", "evaluate_split", "predict_classes", "rows_of"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of the table before it has numbers.
+
+    ``branch`` is what the model is asked for, ``available`` the modalities that it really gets. ``filled``
+    are the (modality, channels) that a baseline gets as zeros *after* normalisation: the modality's mean
+    under ``normalize='card'``, raw zero under ``'none'``. A user without student branches would do that.
+    """
+
+    name: str
+    kind: ScenarioKind
+    branch: Scenario
+    available: tuple[str, ...]
+    filled: tuple[tuple[str, int], ...] = ()
+
+
+def rows_of(model: DIS2, card: DatasetCard, *, baselines: bool) -> tuple[Row, ...]:
+    """The full branch, every student, and with ``baselines`` the zero-filled full branch per student.
+
+    Raises:
+        Dis2Error: the model's modalities are not the card's.
+    """
+    names = card.modality_names
+    if model.names != names:
+        raise Dis2Error(f"the model reads {', '.join(model.names)} but the dataset has {', '.join(names)}")
+    full, *students = model.scenarios
+    rows = [Row(str(full), "full", full, names)]
+    rows += [Row(str(s), "student", s, s.available) for s in students]
+    if baselines:
+        for s in students:
+            filled = tuple((m.name, m.channels) for m in card.modalities if m.name not in s.available)
+            missing = "+".join(name for name, _ in filled)
+            name = f"{s} (full model, {missing} zero-filled)"
+            rows.append(Row(name, "baseline", full, s.available, filled))
+    return tuple(rows)
+
+
+def evaluate_split(
+    model: DIS2,
+    variables: Mapping[str, Any],
+    dataset_dir: str,
+    card: DatasetCard,
+    data: DataConfig,
+    *,
+    split: str,
+    batch_size: int,
+    mesh: Mesh | None = None,
+    baselines: bool = False,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Count confusion matrices of the full branch and every student over all tiles of a split.
+
+    A scenario takes the tiles in which its modalities are really there. Counts are int32 on the device per
+    batch and int64 over the split: exact, whatever the batch size or mesh.
+
+    Args:
+        model: a DIS2 module: ``modalities``, ``students`` and ``predict`` are used.
+        variables: ``{"params", "batch_stats"}``.
+        dataset_dir: the prepared dataset.
+        card: the card whose modalities and statistics the model was trained with.
+        data: how tiles are read and normalised.
+        split: its name.
+        batch_size: tiles at a time; rounded up to a multiple of the mesh's devices.
+        mesh: devices to spread the tiles over; None: the default device.
+        baselines: also feed the full branch zeros for what each student does without (see ``Row``).
+        on_batch: called after each batch with (tiles read, tiles in all); it may raise to stop.
+
+    Raises:
+        Dis2Error: unknown or empty split, a label outside the legend, or a prediction that is not finite.
+    """
+    rows = rows_of(model, card, baselines=baselines)
+    check_size(model, card.tile)
+    read = 0
+    if mesh is not None:
+        batch_size = -(-batch_size // mesh.size) * mesh.size
+        variables = _on_mesh(variables, mesh)
+    hosts = {"process_index": jax.process_index(), "process_count": jax.process_count()} if mesh else {}
+    total = _Total(rows=rows, card=card, split=split)
+    for batch in eval_batches(dataset_dir, card, data, split=split, batch_size=batch_size, **hosts):
+        usable = {row.name: _usable(batch, row, card) for row in rows}
+        host = {"image": batch["image"], "label": batch["label"], "usable": usable}
+        placed: Any = host if mesh is None else put_batch(host, mesh)
+        started = {
+            row.name: count_confusion(
+                variables,
+                {m: placed["image"][m] for m in row.available},
+                placed["label"],
+                placed["usable"][row.name],
+                model=model,
+                branch=row.branch,
+                filled=row.filled,
+                num_classes=len(card.legend),
+            )
+            for row in rows
+            if usable[row.name].any() or hosts.get("process_count", 1) > 1  # all hosts or none
+        }
+        total.collect()  # the batch before this one: the device has work while the host waits and adds
+        total.expect(started)
+        read = min(read + batch_size, card.splits[split])
+        if on_batch is not None:
+            on_batch(read, card.splits[split])
+    total.collect()
+    return Evaluation(dataset=card.name, split=split, classes=card.legend.names, scenarios=total.results())
+
+
+def check_size(model: DIS2, size: tuple[int, int]) -> None:
+    """Refuse a tile (height, width) that the model cannot read; ``Dis2Error`` says which it can."""
+    if any(side < 16 or side % 16 for side in size):
+        raise Dis2Error(f"tile of {size[0]} x {size[1]} pixels: both sides must be multiples of 16")
+    if model.position == "table" and size != model.tile:
+        raise Dis2Error(
+            f"tile of {size[0]} x {size[1]} pixels: this model's position tables tie it to"
+            f" {model.tile[0]} x {model.tile[1]}; cut tiles to that, or train with model.position = 'sincos'"
+        )
+
+
+@functools.partial(jax.jit, static_argnames=("model", "branch", "filled"))
+def predict_classes(
+    variables: Mapping[str, Any],
+    images: Mapping[str, jax.Array],
+    *,
+    model: DIS2,
+    branch: Scenario,
+    filled: tuple[tuple[str, int], ...] = (),
+) -> jax.Array:
+    """Most probable class, int32 ``[B, H, W]``, of normalised images ``[B, H, W, C]``; -1 where not finite.
+
+    ``filled`` modalities (name, channels) enter as zeros. Compiled once per model and branch, across calls.
+    """
+    shape = next(iter(images.values())).shape[:3]
+    zeros = {m: jnp.zeros((*shape, channels), jnp.float32) for m, channels in filled}
+    probabilities: Any = model.apply(variables, {**images, **zeros}, scenario=branch, method="predict")
+    finite = jnp.isfinite(probabilities).all(-1)
+    return jnp.where(finite, jnp.argmax(probabilities, axis=-1), -1)
+
+
+@flax.struct.dataclass
+class Counts:
+    """What one batch adds to a row. Int32, summed over the batch (over the whole mesh), exact."""
+
+    confusion: jax.Array
+    """``[K, K]``, rows are the reference."""
+    tiles: jax.Array
+    pixels: jax.Array
+    """Pixels that the matrix must hold."""
+
+
+@functools.partial(jax.jit, static_argnames=("model", "branch", "filled", "num_classes"))
+def count_confusion(
+    variables: Mapping[str, Any],
+    images: Mapping[str, jax.Array],
+    label: jax.Array,
+    usable: jax.Array,
+    *,
+    model: DIS2,
+    branch: Scenario,
+    filled: tuple[tuple[str, int], ...] = (),
+    num_classes: int,
+) -> Counts:
+    """Count a batch's ``usable`` tiles (``[B]`` bool) against ``label`` ``[B, H, W]``.
+
+    An integer product of one-hot maps: exact below 2^31 pixels per batch, and over a mesh one small sum.
+    Predictions that are not finite land in no column, so the caller sees them as missing pixels.
+    """
+    predicted = predict_classes(variables, images, model=model, branch=branch, filled=filled)
+    classes = jnp.arange(num_classes)
+    counted = (label != IGNORE) & usable[:, None, None]
+    confusion = jnp.einsum(
+        "bhwr,bhwp->rp",
+        ((label[..., None] == classes) & counted[..., None]).astype(jnp.int8),
+        (predicted[..., None] == classes).astype(jnp.int8),
+        preferred_element_type=jnp.int32,
+    )
+    return Counts(
+        confusion=confusion,
+        tiles=usable.sum(dtype=jnp.int32),
+        pixels=counted.sum(dtype=jnp.int32),
+    )
+
+
+class _Total:
+    """Counts of every row over the split, with one batch of device results still to come."""
+
+    def __init__(self, *, rows: tuple[Row, ...], card: DatasetCard, split: str) -> None:
+        self._rows = rows
+        self._classes = card.legend.names
+        self._split = split
+        k = len(self._classes)
+        self._confusion = {row.name: np.zeros((k, k), np.int64) for row in rows}
+        self._tiles = {row.name: 0 for row in rows}
+        self._waiting: dict[str, Counts] = {}
+
+    def expect(self, started: dict[str, Counts]) -> None:
+        """Note results that the device is computing."""
+        self._waiting = started
+
+    def collect(self) -> None:
+        """Wait for the noted results and add them; a lost pixel is an error, not a better score."""
+        for name, counts in self._waiting.items():
+            confusion = np.asarray(counts.confusion).astype(np.int64)
+            lost = int(counts.pixels) - int(confusion.sum())
+            if lost:
+                raise Dis2Error(
+                    f"split {self._split!r}, scenario {name}: {lost} pixels could not be counted: the model's"
+                    " output is not finite there, or a label lies outside the legend"
+                )
+            self._confusion[name] += confusion
+            self._tiles[name] += int(counts.tiles)
+        self._waiting = {}
+
+    def results(self) -> tuple[ScenarioResult, ...]:
+        """Freeze."""
+        return tuple(
+            ScenarioResult(
+                name=row.name,
+                kind=row.kind,
+                available=row.available,
+                tiles=self._tiles[row.name],
+                confusion=tuple(tuple(int(n) for n in line) for line in self._confusion[row.name]),
+                classes=self._classes,
+            )
+            for row in self._rows
+        )
+
+
+def _usable(batch: Batch, row: Row, card: DatasetCard) -> np.ndarray:
+    """``[B]`` bool: real tiles in which everything that the row reads is there."""
+    columns = [card.modality_names.index(m) for m in row.available]
+    return batch["valid"] & batch["available"][:, columns].all(axis=1)
+
+
+def _on_mesh(variables: Mapping[str, Any], mesh: Mesh) -> Any:
+    """Copy leaves that are not on the mesh to all of its devices; sharded state stays as it is."""
+    devices = set(mesh.devices.flat)
+
+    def place(leaf: Any) -> Any:
+        there = isinstance(leaf, jax.Array) and set(leaf.sharding.device_set) == devices
+        return leaf if there else jax.device_put(leaf, replicated(mesh))
+
+    return jax.tree.map(place, variables)

@@ -1,0 +1,226 @@
+"""Evaluation over a split: exact counts, absent modalities, zero-filled baselines, tables."""
+
+import csv
+import dataclasses
+import io
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dis2_jax.config import DataConfig
+from dis2_jax.data.pipeline import eval_batches
+from dis2_jax.evaluation import tables
+from dis2_jax.evaluation.evaluate import check_size, evaluate_split, rows_of
+from dis2_jax.evaluation.metrics import confusion_matrix
+from dis2_jax.evaluation.results import Evaluation, ScenarioResult
+from dis2_jax.models.dis2 import DIS2
+from dis2_jax.schema import Dis2Error, Scenario
+from dis2_jax.sharding.mesh import data_mesh
+
+
+class Fake(nn.Module):
+    """One linear map per scenario: what evaluation needs of a model and nothing else."""
+
+    modalities: tuple[tuple[str, int], ...] = (("rgb", 3), ("ndsm", 1))
+    students: tuple[tuple[str, ...], ...] = (("rgb",), ("ndsm",))
+    num_classes: int = 3
+    position: str = "sincos"
+    tile: tuple[int, int] = (32, 32)
+    names = DIS2.names
+    scenarios = DIS2.scenarios
+
+    def predict(self, images, *, scenario):
+        assert set(images) == set(scenario.available)
+        weights = self.variables["params"][str(scenario)]
+        x = jnp.concatenate([images[m] for m in scenario.available], axis=-1)
+        return nn.softmax(x @ weights)
+
+
+def fake_variables(model=None):
+    model = model or Fake()
+    g = np.random.default_rng(0)
+    sets = [tuple(m for m, _ in model.modalities), *model.students]
+    widths = [sum(c for m, c in model.modalities if m in s) for s in sets]
+    return {
+        "params": {
+            "+".join(s): g.standard_normal((c, 3)).astype(np.float32)
+            for s, c in zip(sets, widths, strict=True)
+        }
+    }
+
+
+def by_hand(dataset, card, *, split, scenario, zeros=()):
+    """Confusion of one scenario, tile by tile in numpy."""
+    weights = fake_variables()["params"][scenario]
+    total, tiles = np.zeros((3, 3), np.int64), 0
+    for batch in eval_batches(dataset, card, DataConfig(), split=split, batch_size=1):
+        there = [m for m in scenario.split("+") if m not in zeros]
+        if not all(batch["available"][0, card.modality_names.index(m)] for m in there):
+            continue
+        x = [batch["image"][m][0] * (m in there) for m in scenario.split("+")]
+        predicted = (np.concatenate(x, -1) @ weights).argmax(-1)
+        total += confusion_matrix(batch["label"][0], predicted, num_classes=3)
+        tiles += 1
+    return total, tiles
+
+
+def run(dataset, card, **options):
+    options = {"split": "train", "batch_size": 4, **options}
+    return evaluate_split(Fake(), fake_variables(), str(dataset), card, DataConfig(), **options)
+
+
+def test_counts_equal_a_loop_over_tiles(mini_dataset, mini_card):
+    result = run(mini_dataset, mini_card, baselines=True)
+    names = [s.name for s in result.scenarios]
+    assert names == [
+        "rgb+ndsm",
+        "rgb",
+        "ndsm",
+        "rgb (full model, ndsm zero-filled)",
+        "ndsm (full model, rgb zero-filled)",
+    ]
+    wanted = [("rgb+ndsm", ()), ("rgb", ()), ("ndsm", ()), ("rgb+ndsm", ("ndsm",)), ("rgb+ndsm", ("rgb",))]
+    for got, (scenario, zeros) in zip(result.scenarios, wanted, strict=True):
+        total, tiles = by_hand(mini_dataset, mini_card, split="train", scenario=scenario, zeros=zeros)
+        np.testing.assert_array_equal(got.confusion, total)
+        assert got.tiles == tiles
+    assert [s.tiles for s in result.scenarios] == [9, 10, 9, 10, 9], "one train tile has no height"
+    assert result.scenario("rgb").metrics.pixels == 10 * 31 * 32, "the ignored row is not counted"
+
+
+def test_batch_size_and_mesh_change_nothing(mini_dataset, mini_card):
+    one = run(mini_dataset, mini_card)
+    assert run(mini_dataset, mini_card, batch_size=3) == one
+    assert run(mini_dataset, mini_card, batch_size=7, mesh=data_mesh()) == one
+
+
+def test_no_scenario_compiles_twice(mini_dataset, mini_card, monkeypatch):
+    first = run(mini_dataset, mini_card, split="validation")
+    monkeypatch.setattr(Fake, "predict", lambda *_, **__: pytest.fail("traced again"))
+    assert run(mini_dataset, mini_card, split="validation") == first
+
+
+def test_progress_and_stopping(mini_dataset, mini_card):
+    seen = []
+    run(mini_dataset, mini_card, on_batch=lambda *counts: seen.append(counts))
+    assert seen == [(4, 10), (8, 10), (10, 10)]
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(mini_dataset, mini_card, on_batch=stop)
+
+
+def test_output_that_is_not_finite_is_an_error(mini_dataset, mini_card):
+    variables = fake_variables()
+    variables["params"]["ndsm"][0, 0] = np.nan
+    with pytest.raises(Dis2Error, match=r"scenario ndsm: .* pixels could not be counted"):
+        evaluate_split(
+            Fake(), variables, str(mini_dataset), mini_card, DataConfig(), split="test", batch_size=2
+        )
+
+
+def test_wrong_modalities_and_tile_sizes_are_refused(mini_dataset, mini_card):
+    with pytest.raises(Dis2Error, match="the model reads ndsm, rgb but the dataset has rgb, ndsm"):
+        rows_of(Fake(modalities=(("ndsm", 1), ("rgb", 3))), mini_card, baselines=False)
+    odd = dataclasses.replace(mini_card, tile=(32, 40))
+    with pytest.raises(Dis2Error, match="multiples of 16"):
+        run(mini_dataset, odd)
+    with pytest.raises(Dis2Error, match="tie it to 64 x 64"):
+        check_size(Fake(position="table", tile=(64, 64)), (32, 32))
+
+
+def test_baseline_names_of_three_modalities(mini_card):
+    model = Fake(modalities=(("rgb", 3), ("ndsm", 1), ("sar", 2)), students=(("ndsm",), ("rgb", "sar")))
+    sar = dataclasses.replace(mini_card.modalities[1], name="sar", channels=2)
+    card = dataclasses.replace(mini_card, modalities=(*mini_card.modalities, sar))
+    rows = rows_of(model, card, baselines=True)
+    assert rows[-2].name == "ndsm (full model, rgb+sar zero-filled)"
+    assert rows[-2].filled == (("rgb", 3), ("sar", 2))
+    assert rows[-1].branch == Scenario(("rgb", "ndsm", "sar"))
+
+
+CLASSES = ("ground", "building", "tree")
+
+
+def result(name, kind, confusion, tiles=5):
+    available = tuple(name.split(" ")[0].split("+"))
+    return ScenarioResult(name, kind, available, tiles, confusion, CLASSES)
+
+
+@pytest.fixture
+def evaluation():
+    """Tree is absent; ndsm is worst; the baseline is worse still, and does not count."""
+    rows = (
+        result("rgb+ndsm", "full", ((90, 10, 0), (0, 100, 0), (0, 0, 0)), tiles=4),
+        result("rgb", "student", ((80, 20, 0), (10, 90, 0), (0, 0, 0))),
+        result("ndsm", "student", ((50, 30, 20), (10, 90, 0), (0, 0, 0))),
+        result("rgb (full model, ndsm zero-filled)", "baseline", ((0, 100, 0), (0, 100, 0), (0, 0, 0))),
+    )
+    return Evaluation("mini", "test", CLASSES, rows, step=40, checkpoint="best", recipe="ours", seed=3)
+
+
+def test_summary_numbers(evaluation):
+    full, rgb, ndsm = (s.metrics.miou for s in evaluation.real)
+    assert full == pytest.approx((90 / 100 + 100 / 110) / 2)
+    assert evaluation.mean_miou == pytest.approx((full + rgb + ndsm) / 3)
+    assert evaluation.worst.name == "ndsm"
+    assert evaluation.gap(evaluation.worst) == pytest.approx(full - ndsm)
+
+
+def test_json_round_trip(evaluation, tmp_path):
+    path = tmp_path / "evaluation.json"
+    path.write_text(evaluation.to_json())
+    assert Evaluation.load(path) == evaluation
+    path.write_text(evaluation.to_json()[:100])
+    with pytest.raises(Dis2Error, match="not an evaluation"):
+        Evaluation.load(path)
+    with pytest.raises(Dis2Error, match="dis2 evaluate"):
+        Evaluation.load(tmp_path / "none.json")
+
+
+def test_no_tile_at_all_is_no_number(evaluation):
+    empty = result("ndsm", "student", ((0,) * 3,) * 3, tiles=0)
+    e = dataclasses.replace(evaluation, scenarios=(*evaluation.scenarios[:2], empty))
+    assert e.gap(empty) is None
+    assert e.worst.name == "rgb"
+    assert Evaluation.from_json(e.to_json()) == e
+    assert "ndsm 0" in tables.text_table(e)
+
+
+def test_text_table(evaluation):
+    lines = tables.text_table(evaluation).splitlines()
+    starred = [line for line in lines if " * " in line]
+    assert len(starred) == 1
+    assert starred[0].split()[:5] == ["ndsm", "*", "0.455", "0.692", "-"]
+    assert any("tree is absent" in line and "20 px in ndsm" in line for line in lines)
+    assert any("rgb+ndsm 4" in line for line in lines), "fewer tiles than the others"
+
+
+@pytest.mark.parametrize("classes", [2, 6, 40])
+def test_text_table_keeps_to_the_width(classes):
+    names = tuple(f"a_rather_long_class_name_{i}" for i in range(classes))
+    rows = tuple(
+        ScenarioResult(n, k, tuple(n.split("+")), 9, ((7,) * classes,) * classes, names)
+        for n, k in (("s1_before+s2_before+s1_after", "full"), ("s1_before", "student"))
+    )
+    text = tables.text_table(Evaluation("d", "test", names, rows), width=100)
+    assert max(len(line) for line in text.splitlines()) <= 100
+    for head in ("mIoU", "kappa", "gap"):
+        assert head in text
+
+
+def test_csv_and_markdown_hold_the_same_numbers(evaluation):
+    rows = list(csv.DictReader(io.StringIO(tables.csv_table(evaluation))))
+    assert [r["scenario"] for r in rows] == [s.name for s in evaluation.scenarios]
+    for row, s in zip(rows, evaluation.scenarios, strict=True):
+        assert float(row["miou"]) == s.metrics.miou
+        assert (row["iou/tree"], row["predicted/tree"]) == ("", str(s.metrics.classes[2].predicted))
+    assert [r["worst"] for r in rows] == ["0", "0", "1", "0"]
+    lines = tables.markdown_table(evaluation).splitlines()
+    table = [line for line in lines if line.startswith("|")]
+    assert len(table) == 2 * (2 + len(evaluation.scenarios))
+    assert any(line.startswith("| **ndsm** (worst) | 0.455 | 0.692 | - |") for line in table)
