@@ -1,0 +1,27 @@
+"""What the pipeline hands to training and evaluation."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+import numpy as np
+
+
+class Batch(TypedDict):
+    """B tiles as numpy arrays; M modalities in the card's order, C channels of each.
+
+    ``image``: modality name -> float32 ``[B, H, W, C]``, normalised; all 0 where the modality is absent.
+    ``label``: int32 ``[B, H, W]``, 0..K-1 or 255 (ignored).
+    ``available``: bool ``[B, M]``, whether the tile really has the modality.
+    ``valid``: bool ``[B]``; False: a padding row of the last evaluation batch (image 0, label 255, nothing
+    available, index -1).
+    ``index``: int32 ``[B]``, record number in the split.
+
+    A tile that has none of the modalities in use is all ignored (label 255).
+    """
+
+    image: dict[str, np.ndarray]
+    label: np.ndarray
+    available: np.ndarray
+    valid: np.ndarray
+    index: np.ndarray

@@ -1,0 +1,61 @@
+"""Physical units to network inputs and back, the same for training, evaluation and prediction."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from dis2_jax.schema import Dis2Error, Modality
+
+Normalization = Literal["card", "none"]
+
+
+def normalize(x: np.ndarray, modality: Modality, mode: Normalization) -> np.ndarray:
+    """Turn a raster ``[..., C]`` in physical units into a fresh float32 array of the same shape.
+
+    ``card``: ``(x - mean) / std`` per channel with the card's statistics; ``none``: the values as they are.
+    Raises ``Dis2Error`` when the channel count differs from the modality's or the card has no statistics.
+    """
+    _check_channels(x, modality)
+    out = np.array(x, dtype=np.float32)
+    if mode == "card":
+        mean, std = statistics(modality)
+        out -= mean
+        out *= np.float32(1) / std
+    return out
+
+
+def denormalize(x: np.ndarray, modality: Modality, mode: Normalization) -> np.ndarray:
+    """Undo ``normalize``: float32 ``[..., C]`` in physical units, for pictures. Same errors."""
+    _check_channels(x, modality)
+    out = np.array(x, dtype=np.float32)
+    if mode == "card":
+        mean, std = statistics(modality)
+        out *= std
+        out += mean
+    return out
+
+
+def statistics(modality: Modality) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and std, float32 ``[C]``. The std of a constant channel counts as 1.
+
+    Raises ``Dis2Error`` when the card holds none, not one per channel, or values that are not finite.
+    """
+    mean = np.asarray(modality.mean, np.float32)
+    std = np.asarray(modality.std, np.float32)
+    if mean.shape != (modality.channels,) or std.shape != (modality.channels,):
+        raise Dis2Error(
+            f"modality {modality.name!r}: the card gives {mean.size} means and {std.size} stds for "
+            f"{modality.channels} channels; prepare the dataset again, or set data.normalize = 'none'"
+        )
+    if not (np.isfinite(mean).all() and np.isfinite(std).all()):
+        raise Dis2Error(f"modality {modality.name!r}: the card's mean or std is not finite")
+    return mean, np.where(std > 0, std, np.float32(1))
+
+
+def _check_channels(x: np.ndarray, modality: Modality) -> None:
+    if x.ndim < 1 or x.shape[-1] != modality.channels:
+        raise Dis2Error(
+            f"modality {modality.name!r}: shape {x.shape} must end in its {modality.channels} channels"
+        )
