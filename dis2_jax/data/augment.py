@@ -70,7 +70,7 @@ class Affine:
         return out.reshape(*self.size, -1)
 
     def label(self, y: np.ndarray) -> np.ndarray:
-        """Sample a label ``[H, W]`` at the nearest pixel: ``[h, w]``, same dtype; ignored outside the tile."""
+        """Sample a label ``[H, W]`` at nearest pixels: ``[h, w]``, same dtype; outside the tile ignored."""
         rows, cols = (np.floor(p + np.float32(0.5)).astype(np.int32) for p in self._points)
         height, width = self.tile
         inside = (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
