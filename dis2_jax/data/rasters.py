@@ -1,0 +1,232 @@
+"""All raster file reading: PNG and GeoTIFF through rasterio; every fault is one line that names the file."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from dis2_jax.schema import Dis2Error
+
+GRID_TOLERANCE = 0.5
+"""Two rasters lie on one grid when their corners are closer than this, in pixels."""
+
+Window = tuple[int, int, int, int]
+"""Row, column, height, width in pixels; inside the raster."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RasterInfo:
+    """What a file's header says. ``transform`` is the affine (a, b, c, d, e, f), None where there is none."""
+
+    path: Path
+    height: int
+    width: int
+    bands: int
+    dtype: str
+    nodata: float | None = None
+    crs: Any = None
+    transform: tuple[float, ...] | None = None
+    palette: bool = False
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height, width."""
+        return self.height, self.width
+
+
+class RasterReader:
+    """An open raster file; reads windows as ``[h, w, C]`` in the file's dtype. Use it in a ``with``.
+
+    ``bands`` are 1-based, in the order wanted; empty: all. Raises ``Dis2Error`` for a file that is missing,
+    unreadable or cut off, and for bands that it does not have.
+    """
+
+    def __init__(self, path: str | Path, *, bands: Sequence[int] = ()) -> None:
+        self.path = Path(path)
+        self._dataset = _open(self.path)
+        self.info = _info(self.path, self._dataset)
+        self.bands = tuple(bands) or tuple(range(1, self.info.bands + 1))
+        bad = [b for b in self.bands if not 1 <= b <= self.info.bands]
+        if bad:
+            self.close()
+            raise Dis2Error(f"{self.path} has {self.info.bands} bands, no band {bad[0]} (bands count from 1)")
+
+    def __enter__(self) -> RasterReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._dataset.close()
+
+    def read(self, window: Window | None = None) -> np.ndarray:
+        """Read a window, or everything: ``[h, w, C]`` in the file's dtype, nodata and NaN as they are."""
+        from rasterio.errors import RasterioError
+        from rasterio.windows import Window as RasterioWindow
+
+        part = None
+        if window is not None:
+            row, col, height, width = window
+            part = RasterioWindow(col, row, width, height)
+        try:
+            planes = self._dataset.read(list(self.bands), window=part)
+        except (RasterioError, OSError, ValueError) as e:
+            raise Dis2Error(f"{self.path} is damaged or cut off ({_first_line(e)}): copy it again") from e
+        return np.ascontiguousarray(np.moveaxis(planes, 0, -1))
+
+    def colors(self) -> np.ndarray:
+        """The palette of a palette image as uint8 ``[256, 3]``; entries it lacks are black."""
+        table = np.zeros((256, 3), np.uint8)
+        for code, rgba in self._dataset.colormap(1).items():
+            table[code] = rgba[:3]
+        return table
+
+
+def read_raster(path: str | Path, *, bands: Sequence[int] = ()) -> np.ndarray:
+    """Read a whole file: ``[H, W, C]`` in its dtype. Raises ``Dis2Error`` as ``RasterReader`` does."""
+    with RasterReader(path, bands=bands) as reader:
+        return reader.read()
+
+
+def raster_info(path: str | Path) -> RasterInfo:
+    """Read a file's header. Raises ``Dis2Error`` as ``RasterReader`` does."""
+    with RasterReader(path) as reader:
+        return reader.info
+
+
+def check_same_grid(a: RasterInfo, b: RasterInfo) -> None:
+    """Raise ``Dis2Error`` naming both files unless size and (where both have it) georeference agree."""
+    if a.size != b.size:
+        raise Dis2Error(
+            f"{a.path} is {a.height} x {a.width} pixels but {b.path} is {b.height} x {b.width}: "
+            "bring them to one grid (gdalwarp -tr ... -te ...)"
+        )
+    if a.transform is None or b.transform is None:
+        return
+    if a.crs and b.crs and a.crs != b.crs:
+        raise Dis2Error(
+            f"{a.path} is in {_crs_name(a.crs)} but {b.path} in {_crs_name(b.crs)}: "
+            "reproject one (gdalwarp -t_srs ...)"
+        )
+    shift = _grid_distance(a, b)
+    if shift > GRID_TOLERANCE:
+        raise Dis2Error(
+            f"{a.path} and {b.path} lie up to {shift:.1f} pixels apart by their georeference: "
+            "warp one onto the other's grid (gdalwarp -tr ... -te ...)"
+        )
+
+
+def check_finite(x: np.ndarray, path: str | Path, *, valid: np.ndarray | None = None) -> None:
+    """Raise ``Dis2Error`` when a float raster ``[H, W, C]`` has NaN or inf (inside ``valid`` ``[H, W]``)."""
+    if x.dtype.kind != "f":
+        return
+    bad = ~np.isfinite(x)
+    if valid is not None:
+        bad &= valid[..., None]
+    if bad.any():
+        row, col, band = (int(i[0]) for i in np.nonzero(bad))
+        raise Dis2Error(
+            f"{path} holds {int(bad.sum())} NaN or inf (first: row {row}, column {col}, band {band + 1}): "
+            "declare its nodata value (NaN may be one) or mend the file"
+        )
+
+
+def stored_dtype(dtype: str | np.dtype) -> str:
+    """Return the dtype that a source dtype is stored in: uint8, int16 and uint16 stay, others become float32.
+
+    Raises ``Dis2Error`` for complex numbers.
+    """
+    d = np.dtype(dtype)
+    if d.kind == "c":
+        raise Dis2Error(
+            f"rasters of {d} are complex: store amplitude, or real and imaginary part as two bands"
+        )
+    if d.name in ("uint8", "int16", "uint16"):
+        return d.name
+    return {"bool": "uint8", "int8": "int16"}.get(d.name, "float32")
+
+
+def to_stored(x: np.ndarray, dtype: str, path: str | Path) -> np.ndarray:
+    """Convert to a stored dtype. Raises ``Dis2Error`` for integers beyond 2^24 and for overflow."""
+    if x.dtype == dtype:
+        return x
+    with np.errstate(over="ignore"):
+        y = x.astype(dtype)
+    if x.dtype.kind in "iu" and x.size and max(-int(x.min()), int(x.max())) > 2**24:
+        raise Dis2Error(
+            f"{path} holds integers beyond 16 777 216, which float32 cannot keep: rescale the file"
+        )
+    if x.dtype.kind == "f" and not np.isfinite(y[np.isfinite(x)]).all():
+        raise Dis2Error(
+            f"{path} holds numbers too large for float32: declare them as nodata or rescale the file"
+        )
+    return y
+
+
+def _open(path: Path) -> Any:
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+    if path.is_dir():
+        raise Dis2Error(f"{path} is a folder, not a raster file")
+    if not path.is_file():
+        raise Dis2Error(f"{path} not found: check the path")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            return rasterio.open(path)
+    except (RasterioError, OSError) as e:
+        raise Dis2Error(
+            f"{path} cannot be read as a raster ({_first_line(e)}): PNG or GeoTIFF is wanted"
+        ) from e
+
+
+def _info(path: Path, dataset: Any) -> RasterInfo:
+    from rasterio.enums import ColorInterp
+
+    t = dataset.transform
+    return RasterInfo(
+        path=path,
+        height=dataset.height,
+        width=dataset.width,
+        bands=dataset.count,
+        dtype=str(np.result_type(*dataset.dtypes)),
+        nodata=None if dataset.nodata is None else float(dataset.nodata),
+        crs=dataset.crs or None,
+        transform=None if t.is_identity else tuple(t)[:6],
+        palette=dataset.count == 1 and dataset.colorinterp[0] == ColorInterp.palette,
+    )
+
+
+def _grid_distance(a: RasterInfo, b: RasterInfo) -> float:
+    """Largest distance of the four corners, in pixels of ``a``."""
+    assert a.transform is not None
+    assert b.transform is not None
+    pixel = math.sqrt(abs(a.transform[0] * a.transform[4] - a.transform[1] * a.transform[3])) or 1.0
+    corners = [(0, 0), (a.width, 0), (0, a.height), (a.width, a.height)]
+    return max(math.dist(_apply(a.transform, *p), _apply(b.transform, *p)) for p in corners) / pixel
+
+
+def _apply(t: tuple[float, ...], col: float, row: float) -> tuple[float, float]:
+    return t[0] * col + t[1] * row + t[2], t[3] * col + t[4] * row + t[5]
+
+
+def _crs_name(crs: Any) -> str:
+    code = crs.to_epsg()
+    return f"EPSG:{code}" if code else str(crs.to_string())[:60]
+
+
+def _first_line(e: BaseException) -> str:
+    text = str(e).strip().splitlines()
+    return text[0][:160] if text else type(e).__name__
