@@ -6,6 +6,9 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from dis2_jax.data.builders.folder import Dropped, folder_spec, folder_tiles, tile_count
+from dis2_jax.data.builders.folder_card import load_card
+from dis2_jax.data.builders.folder_scenes import find_scenes
 from dis2_jax.data.builders.ombria import OmbriaOptions, find_ombria, ombria_spec, ombria_tiles
 from dis2_jax.data.builders.synthetic_city import (
     SyntheticCityOptions,
@@ -51,6 +54,31 @@ def prepare_ombria(
     if options.keep_clouds:
         return Prepared(card, ("clouded S2 chips were not looked for (--keep-clouds)",))
     return Prepared(card, (f"s2_after is absent under full cloud in {len(chips.clouded)} chips: {clouded}",))
+
+
+def prepare_folder(
+    source: str | Path,
+    card_file: str | Path,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> Prepared:
+    """Write the folder that a TOML card describes to ``out``. ``Dis2Error`` names the faulty file or key."""
+    check_out(Path(out), overwrite=overwrite)
+    card = load_card(card_file, source=source)
+    scenes = find_scenes(card, Path(source), progress=progress)
+    dropped = Dropped()
+    counts = {split: tile_count(card, scenes, split) for split in scenes.parts}
+    splits = {split: folder_tiles(card, scenes, split, dropped) for split in counts}
+    watched = with_progress(splits, counts, shown=progress)
+    written = write_dataset(folder_spec(card, scenes), watched, out, overwrite=overwrite)
+    notes = list(scenes.notes)
+    if dropped.ignored:
+        notes.append(f"{dropped.ignored} tiles were dropped: every label in them is ignored")
+    if dropped.empty:
+        notes.append(f"{dropped.empty} tiles were dropped: no modality has data there")
+    return Prepared(written, tuple(notes))
 
 
 def with_progress(
