@@ -1,0 +1,104 @@
+"""Running a Grain pipeline: threads or worker processes, signals, position."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from multiprocessing import resource_tracker
+from typing import Any
+
+import grain
+
+from dis2_jax.data.batch import Batch
+from dis2_jax.schema import Dis2Error
+
+PREFETCH = 4
+"""Batches made ahead of the training step, in each reader process."""
+
+
+class TrainStream(Iterator[Batch]):
+    """Endless iterator of one host's share ``[B / process_count, ...]`` of the global batches; close it.
+
+    ``position``: global batches handed out so far. ``steps_per_epoch``: batches in an epoch, rounded up. Also
+    a context manager. ``next`` raises ``Dis2Error`` when a shard turns out corrupt or a reader process was
+    killed.
+    """
+
+    def __init__(self, batches: Any, *, workers: int, position: int, steps_per_epoch: int) -> None:
+        self.position = position
+        self.steps_per_epoch = steps_per_epoch
+        self._workers = workers
+        stream = batches.to_iter_dataset(read_options())
+        if workers:
+            _parse_flags()
+            options = grain.multiprocessing.MultiprocessingOptions(
+                num_workers=workers, per_worker_buffer_size=max(1, PREFETCH // workers)
+            )
+            stream = stream.mp_prefetch(options, worker_init_fn=_ignore_signals)
+        self._iterator = iter(stream)
+        self._started = False
+
+    def __iter__(self) -> TrainStream:
+        return self
+
+    def __next__(self) -> Batch:
+        try:
+            batch: Batch = self._first() if not self._started else next(self._iterator)
+        except RuntimeError as e:
+            if not self._workers or "terminated unexpectedly" not in str(e):
+                raise
+            raise Dis2Error(
+                f"a reader process died ({e}): out of memory, or a script without an "
+                "`if __name__ == '__main__':` guard? data.workers = 0 reads in this process"
+            ) from e
+        self.position += 1
+        return batch
+
+    def __enter__(self) -> TrainStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop threads and reader processes. The stream cannot be used any more."""
+        self._iterator.close()
+
+    def _first(self) -> Batch:
+        self._started = True
+        with _signals_held() if self._workers else contextlib.nullcontext():
+            batch: Batch = next(self._iterator)
+        return batch
+
+
+def read_options() -> grain.ReadOptions:
+    """Threads that make whole batches ahead, in each process that reads."""
+    return grain.ReadOptions(num_threads=min(PREFETCH, os.cpu_count() or 1), prefetch_buffer_size=PREFETCH)
+
+
+def _parse_flags() -> None:
+    """Grain's worker start-up reads absl flags; a program that never ran ``absl.app`` has not parsed them."""
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+
+
+def _ignore_signals(worker_index: int, worker_count: int) -> None:
+    """Ctrl-C and a scheduler's SIGTERM reach the whole process group; the main process alone decides."""
+    del worker_index, worker_count
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Block SIGINT and SIGTERM here while workers start: they inherit that, until they ignore both."""
+    resource_tracker.ensure_running()  # its first start would unblock both again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
