@@ -1,0 +1,214 @@
+"""Time one training step on random data: compile seconds, milliseconds, tiles/s, memory, FLOPs."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
+
+from dis2_jax.config import Config
+from dis2_jax.schema import ClassLegend, DatasetCard, Dis2Error, Modality
+from dis2_jax.sharding.mesh import check_batch_size, data_mesh, put_batch, replicated
+from dis2_jax.training.optimizer import make_optimizer
+from dis2_jax.training.state import build_model, create_state
+from dis2_jax.training.step import make_train_step, scenarios_at
+
+
+@dataclasses.dataclass(frozen=True)
+class StepBench:
+    """What one measurement found. Times are wall clock with ``block_until_ready``; memory is in bytes."""
+
+    device: str
+    devices: int
+    jax_version: str
+    modalities: dict[str, int]
+    classes: int
+    scenarios: tuple[str, ...]
+    width: int
+    tile: tuple[int, int]
+    batch: int
+    dtype: str
+    parameters: int
+    compile_seconds: float
+    """Tracing, lowering and XLA, without the persistent cache."""
+    steps: int
+    step_ms: float
+    """Median."""
+    step_ms_min: float
+    step_ms_max: float
+    tiles_per_second: float
+    """From the median."""
+    peak_memory: int
+    peak_memory_source: str
+    """``device`` (the fullest one, by its allocator) or ``process`` (resident memory, Python and XLA too)."""
+    temporaries: int | None
+    """The compiled step's scratch memory per device; None where the backend does not tell."""
+    flops: float | None
+    """Of one step per device, counted by XLA; None where the backend does not tell."""
+
+    def lines(self) -> list[str]:
+        """Return the measurement as aligned text."""
+        inputs = ", ".join(f"{name}:{channels}" for name, channels in self.modalities.items())
+        height, width = self.tile
+        students = ", ".join(self.scenarios)
+        spread = f"median of {self.steps}; {self.step_ms_min:.1f} .. {self.step_ms_max:.1f}"
+        peak = f"{_mib(self.peak_memory)} peak ({self.peak_memory_source})"
+        rows = [
+            ("device", f"{self.devices} x {self.device}, jax {self.jax_version}"),
+            (
+                "model",
+                f"width {self.width}, {inputs}, {self.classes} classes, {self.parameters:,} parameters",
+            ),
+            ("step", f"batch {self.batch}, {height} x {width} px, {self.dtype}, full and {students}"),
+            ("compile", f"{self.compile_seconds:.1f} s"),
+            ("time", f"{self.step_ms:.1f} ms ({spread})"),
+            ("speed", f"{self.tiles_per_second:.2f} tiles/s"),
+            ("memory", f"{peak}, {_mib(self.temporaries)} temporaries"),
+            ("flops", _flops(self.flops, self.step_ms)),
+        ]
+        return [f"{name:8} {text}" for name, text in rows]
+
+
+def bench_step(
+    config: Config, card: DatasetCard, *, tile: tuple[int, int], batch: int, steps: int
+) -> StepBench:
+    """Compile and run the training step of ``config`` on random tiles, data parallel on all devices.
+
+    Raises ``Dis2Error`` for sizes that the model or the devices cannot take.
+    """
+    if steps < 1 or batch < 1:
+        raise Dis2Error(f"bench: steps = {steps}, batch = {batch}: both must be at least 1")
+    if config.model.dtype == "float64" and jax.dtypes.canonicalize_dtype(np.float64) != np.float64:
+        raise Dis2Error("bench: float64 needs x64: set JAX_ENABLE_X64=1")
+    mesh = data_mesh()
+    check_batch_size(batch, mesh)
+    model = build_model(config.model, card, tile=tile)
+    optimizer = make_optimizer(config.optimizer, steps=config.train.steps)
+    scenarios = scenarios_at(0, config.train, model.scenarios[1:])
+    with jax.set_mesh(mesh):
+        ema, accumulate = config.optimizer.ema > 0, config.optimizer.accumulate > 1
+        init = jax.jit(
+            lambda: create_state(model, optimizer, seed=config.train.seed, ema=ema, accumulate=accumulate),
+            out_shardings=replicated(mesh),
+        )
+        state = init()
+        data = put_batch(random_batch(card, tile=tile, batch=batch), mesh)
+        step: Any = make_train_step(model, optimizer, config, steps_per_epoch=max(config.train.steps, 1))
+        compiled, compile_seconds = _compile(step, state, data, scenarios)
+        milliseconds, state = _time(compiled, state, data, steps=steps)
+    memory, source = _peak_memory()
+    median = statistics.median(milliseconds)
+    return StepBench(
+        device=jax.devices()[0].device_kind,
+        devices=mesh.size,
+        jax_version=jax.__version__,
+        modalities={m.name: m.channels for m in card.modalities},
+        classes=len(card.legend),
+        scenarios=tuple(str(s) for s in scenarios),
+        width=config.model.width,
+        tile=tile,
+        batch=batch,
+        dtype=config.model.dtype,
+        parameters=sum(x.size for x in jax.tree.leaves(state.params)),
+        compile_seconds=compile_seconds,
+        steps=steps,
+        step_ms=median,
+        step_ms_min=min(milliseconds),
+        step_ms_max=max(milliseconds),
+        tiles_per_second=1000 * batch / median,
+        peak_memory=memory,
+        peak_memory_source=source,
+        temporaries=getattr(compiled.memory_analysis(), "temp_size_in_bytes", None),
+        flops=_counted_flops(compiled),
+    )
+
+
+def random_card(modalities: Sequence[tuple[str, int]], *, classes: int, tile: tuple[int, int]) -> DatasetCard:
+    """Describe a dataset that is not there: (name, channels) of each modality."""
+    return DatasetCard(
+        name="random",
+        modalities=tuple(Modality(name, channels) for name, channels in modalities),
+        legend=ClassLegend(
+            names=tuple(f"class_{k}" for k in range(classes)), colors=tuple((k, k, k) for k in range(classes))
+        ),
+        tile=tile,
+        splits={},
+    )
+
+
+def random_batch(card: DatasetCard, *, tile: tuple[int, int], batch: int) -> dict[str, Any]:
+    """Standard normal images, uniform labels, everything available: numpy, as the pipeline hands it out."""
+    generator = np.random.default_rng(0)
+    return {
+        "image": {
+            m.name: generator.standard_normal((batch, *tile, m.channels), np.float32) for m in card.modalities
+        },
+        "label": generator.integers(0, len(card.legend), (batch, *tile), np.int32),
+        "available": np.ones((batch, len(card.modalities)), bool),
+    }
+
+
+def _compile(step: Any, state: Any, data: Any, scenarios: Any) -> tuple[Any, float]:
+    """Return the compiled step and the seconds it took, past the persistent cache, which would hide them."""
+    with _no_persistent_cache():
+        start = time.perf_counter()
+        compiled = step.lower(state, data, scenarios).compile()
+        return compiled, time.perf_counter() - start
+
+
+@contextlib.contextmanager
+def _no_persistent_cache() -> Iterator[None]:
+    """JAX looks at the setting once per process, so its memory of that has to go too."""
+    enabled = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", enabled)
+        compilation_cache.reset_cache()
+
+
+def _time(compiled: Any, state: Any, data: Any, *, steps: int) -> tuple[list[float], Any]:
+    """Milliseconds of each step, after two that warm up."""
+    milliseconds = []
+    for _ in range(steps + 2):
+        start = time.perf_counter()
+        state, metrics = compiled(state, data)
+        jax.block_until_ready((state, metrics))
+        milliseconds.append(1000 * (time.perf_counter() - start))
+    return milliseconds[2:], state
+
+
+def _peak_memory() -> tuple[int, str]:
+    peaks = [(d.memory_stats() or {}).get("peak_bytes_in_use", 0) for d in jax.local_devices()]
+    if max(peaks):
+        return max(peaks), "device"
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, KiB elsewhere
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, "process"
+
+
+def _counted_flops(compiled: Any) -> float | None:
+    analysis = compiled.cost_analysis()
+    analysis = analysis[0] if isinstance(analysis, list) and analysis else analysis
+    flops = (analysis or {}).get("flops", 0.0)
+    return float(flops) if flops and flops > 0 else None
+
+
+def _mib(size: int | None) -> str:
+    return "unknown" if size is None else f"{size / 2**20:,.0f} MiB"
+
+
+def _flops(flops: float | None, milliseconds: float) -> str:
+    if flops is None:
+        return "unknown"
+    return f"{flops / 1e9:.2f} GFLOP per step and device, {flops / milliseconds / 1e6:.1f} GFLOP/s"
