@@ -1,7 +1,8 @@
-"""Config files and their overrides: ``configs/x.py`` + ``--config.a.b=value`` -> ``Config``; ``W/config.json``.
+"""Config files and overrides: ``configs/x.py`` + ``--config.a.b=value`` -> ``Config``; ``W/config.json``.
 
-Own parsing of the overrides instead of ``ml_collections.config_flags``: that one wants global absl flags, reads ``a,b``
-as one string where a tuple is meant, and answers a typo with a traceback. Every check is ``Config.from_dict``'s.
+Own parsing of the overrides instead of ``ml_collections.config_flags``: that one wants global absl flags,
+reads ``a,b`` as one string where a tuple is meant, and answers a typo with a traceback. Every value is checked by
+``Config.from_dict``.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0"
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a config file and apply ``--config.a.b=value`` arguments.
 
-    ``--config.recipe=released`` comes first, as ``get_config(recipe="released")``; the others then in their order.
+    ``--config.recipe=released`` comes first, as ``get_config(recipe="released")``; then the others.
     Raises ``Dis2Error`` for a missing or broken file, an unknown key or a value of the wrong kind.
     """
     given = parse_overrides(overrides)
@@ -177,7 +178,7 @@ def _suggest(key: str, known: list[str]) -> str:
 
 
 def _read(text: str, hint: Any) -> Any:
-    """Turn text into the type of its key. What cannot be read stays text, which ``Config.from_dict`` refuses."""
+    """Turn text into the type of its key. What cannot be read stays text: ``Config.from_dict`` refuses it."""
     if typing.get_origin(hint) is tuple:
         return _read_tuple(text, typing.get_args(hint))
     try:

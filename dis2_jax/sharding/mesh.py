@@ -14,7 +14,7 @@ DATA_AXIS = "data"
 
 
 def data_mesh() -> Mesh:
-    """All devices of all processes along the axis ``data``; Auto, so the compiler places what is inside a jit."""
+    """All devices of all processes along the axis ``data``; Auto: the compiler places what a jit makes."""
     return jax.make_mesh((jax.device_count(),), (DATA_AXIS,), axis_types=(AxisType.Auto,))
 
 
@@ -34,14 +34,16 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
         lower = batch_size // mesh.size * mesh.size
         near = f"{lower} or {lower + mesh.size}" if lower else str(mesh.size)
         raise Dis2Error(
-            f"a batch of {batch_size} does not split over {mesh.size} devices: set config.data.batch_size to {near}"
+            f"a batch of {batch_size} does not split over {mesh.size} devices:"
+            f" set config.data.batch_size to {near}"
         )
 
 
 def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> Any:
-    """Place this process's share of a batch (numpy leaves ``[b, ...]``) as global arrays ``[B, ...]`` on the mesh.
+    """Place this process's share of a batch on the mesh.
 
-    Raises ``Dis2Error`` when the rows do not split over this process's devices.
+    Numpy leaves ``[b, ...]`` become global arrays ``[B, ...]``, b = B / number of processes. Raises
+    ``Dis2Error`` when the rows do not split over this process's devices.
     """
     sharding = batch_sharding(mesh)
     rows = {len(leaf) for leaf in jax.tree.leaves(batch)}
