@@ -159,7 +159,10 @@ def draw_contact_sheet(
 
 
 def stretch(images: list[np.ndarray], modality: Modality) -> list[np.ndarray]:
-    """Turn rasters ``[H, W, C]`` into pictures ``[H, W, 3]``, one stretch (2 to 98 %) per band for all."""
+    """Turn rasters ``[H, W, C]`` into uint8 pictures ``[H, W, 3]``, stretched alike from 2 to 98 %.
+
+    Eight-bit images keep their hue (one stretch for all bands); other bands have their own scales.
+    """
     if not images:
         return []
     names = [b.lower() for b in modality.bands]
@@ -172,7 +175,8 @@ def stretch(images: list[np.ndarray], modality: Modality) -> list[np.ndarray]:
         else [0]
     )
     stacked = np.stack([x[..., bands] for x in images]).astype(np.float32)
-    low, high = np.percentile(stacked, (2, 98), axis=(0, 1, 2))
+    over = (0, 1, 2, 3) if images[0].dtype == np.uint8 else (0, 1, 2)
+    low, high = np.percentile(stacked, (2, 98), axis=over)
     scaled = np.clip((stacked - low) / np.maximum(high - low, 1e-6), 0, 1)
     pictures = (255 * scaled).astype(np.uint8)
     return [np.broadcast_to(p, (*p.shape[:2], 3)) for p in pictures]

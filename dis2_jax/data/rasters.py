@@ -17,6 +17,8 @@ from dis2_jax.schema import Dis2Error
 GRID_TOLERANCE = 0.5
 """Two rasters lie on one grid when their corners are closer than this, in pixels."""
 
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
 Window = tuple[int, int, int, int]
 """Row, column, height, width in pixels; inside the raster."""
 
@@ -183,6 +185,7 @@ def _open(path: Path) -> Any:
     if not path.is_file():
         raise Dis2Error(f"{path} not found: check the path")
     try:
+        _check_whole_png(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             return rasterio.open(path)
@@ -227,6 +230,20 @@ def _crs_name(crs: Any) -> str:
     return f"EPSG:{code}" if code else str(crs.to_string())[:60]
 
 
+def _check_whole_png(path: Path) -> None:
+    """Raise ``Dis2Error`` when a PNG has no end chunk: GDAL would silently fill up with zeros."""
+    with path.open("rb") as f:
+        if f.read(8) != _PNG_SIGNATURE:
+            return
+        while len(head := f.read(8)) == 8:
+            if head[4:] == b"IEND":
+                return
+            f.seek(int.from_bytes(head[:4], "big") + 4, 1)
+    raise Dis2Error(f"{path} is cut off (a PNG without its end): copy it again")
+
+
 def _first_line(e: BaseException) -> str:
+    while e.__cause__ is not None:  # rasterio's own text only points to GDAL's
+        e = e.__cause__
     text = str(e).strip().splitlines()
     return text[0][:160] if text else type(e).__name__

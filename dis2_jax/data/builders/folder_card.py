@@ -219,6 +219,9 @@ def _parse_card(path: Path, values: Mapping[str, Any], source: Path) -> FolderCa
     modalities = tuple(_modality(m, f"modality {i + 1}") for i, m in enumerate(t.take("modality", list)))
     if len(modalities) < 2:
         raise Dis2Error(f"{len(modalities)} [[modality]] block: DIS2 needs at least 2 modalities")
+    names = [m.name for m in modalities]
+    if len(set(names)) != len(names):
+        raise Dis2Error(f"modality names repeat: {', '.join(names)}")
     legend, codes = _classes(t.take("class", list))
     label = _label(t.take("label", dict), codes)
     split = _split(t.take("split", dict), path.parent, source)

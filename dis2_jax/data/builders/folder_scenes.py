@@ -19,6 +19,7 @@ from dis2_jax.data.rasters import RasterInfo, RasterReader, check_same_grid, ras
 from dis2_jax.schema import Dis2Error, nearest
 
 _BAND_ROWS = 1024
+_SIDECARS = (".aux.xml", ".ovr", ".msk")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +62,8 @@ def find_scenes(card: FolderCard, source: Path, *, progress: bool = False) -> Fo
     if unused:
         notes.append(f"{len(unused)} scenes are in no split: {_some(unused)}")
     used = {s.id: s for own in parts.values() for s, _ in own}
-    _check_labels(card, list(used.values()), progress=progress)
+    if odd := _odd_codes(card, list(used.values()), progress=progress):
+        notes.append(f"ignored are label codes outside the legend: {odd}")
     formats = [_format(card, m, list(used.values())) for m in card.modalities]
     notes += [
         f"{m.name} is missing in {lacking} of {len(used)} scenes"
@@ -80,7 +82,7 @@ def match_files(source: Path, pattern: str, key: str) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for name in sorted(glob.glob(pattern, root_dir=source, recursive=True)):
         match = regex.fullmatch(Path(name).as_posix())
-        if not match or not (source / name).is_file():
+        if not match or name.endswith(_SIDECARS) or not (source / name).is_file():
             continue
         scene = "_".join(match.groups())
         if scene in found:
@@ -94,7 +96,10 @@ def match_files(source: Path, pattern: str, key: str) -> dict[str, Path]:
 
 
 def _pattern_regex(pattern: str) -> re.Pattern[str]:
-    """A glob as a regular expression with one group per single ``*``."""
+    """A glob as a regular expression with one group per single ``*``, save one in the file's extension."""
+    stem, dot, extension = pattern.rpartition(".")
+    if dot and "*" in extension and "/" not in extension:
+        return re.compile(_pattern_regex(stem).pattern + r"\." + extension.replace("*", "[^/]*"))
     parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^]]+\])", pattern)
     special = {"**/": "(?:.*/)?", "**": ".*", "*": "([^/]*)", "?": "[^/]"}
     return re.compile(
@@ -229,8 +234,8 @@ def _by_pattern(card: FolderCard, scenes: list[FolderScene]) -> dict[str, str]:
     return chosen
 
 
-def _check_labels(card: FolderCard, scenes: list[FolderScene], *, progress: bool) -> None:
-    """Read every label once before anything is written, so that all odd codes are known at once."""
+def _odd_codes(card: FolderCard, scenes: list[FolderScene], *, progress: bool) -> str:
+    """Read every label once before anything is written; refuse, or list, all codes outside the legend."""
     from tqdm import tqdm
 
     coder = LabelCoder.of(card.label)
@@ -244,12 +249,15 @@ def _check_labels(card: FolderCard, scenes: list[FolderScene], *, progress: bool
                 odd.update(counts)
                 for code in counts:
                     where.setdefault(code, str(s.label.path))
-    if odd and card.label.unknown == "refuse":
+    if not odd:
+        return ""
+    if card.label.unknown == "refuse":
         first = where[odd.most_common(1)[0][0]]
         raise Dis2Error(
             f"{card.path}: labels hold codes outside the legend: {coder.listing(odd)}, such as in {first}; "
             'give them a [[class]], list them in [label] ignore, or set unknown = "ignore"'
         )
+    return coder.listing(odd)
 
 
 def _some(names: Iterable[str], *, shown: int = 8) -> str:

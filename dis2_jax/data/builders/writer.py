@@ -7,8 +7,8 @@ same every time.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import errno
 import os
 import shutil
 import socket
@@ -54,21 +54,31 @@ def write_dataset(
     """
     out = Path(out).absolute()
     check_out(out, overwrite=overwrite)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(out)
     temporary = out.with_name(f".{out.name}.partial-{socket.gethostname()}-{os.getpid()}")
-    temporary.mkdir()
+    with _writing(out.parent):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(out)
+        temporary.mkdir()
     try:
         card = _write_all(spec, splits, temporary, shard_bytes=shard_bytes)
         _verify_sample(temporary, card)
-        _swap(temporary, out)
+        with _writing(out.parent):
+            _swap(temporary, out)
         return card
-    except OSError as e:
-        if e.errno == errno.ENOSPC:
-            raise Dis2Error(f"the disk of {out.parent} is full: free some space and prepare again") from e
-        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Turn what the system says while writing (a full disk, no permission) into one line."""
+    try:
+        yield
+    except (OSError, RuntimeError) as e:  # array_record raises RuntimeError
+        reason = (e.strerror if isinstance(e, OSError) else None) or str(e).split(";")[0]
+        raise Dis2Error(
+            f"cannot write in {folder} ({reason}): make room there or choose another --out"
+        ) from e
 
 
 def check_out(out: Path, *, overwrite: bool) -> None:
@@ -131,8 +141,9 @@ def _write_all(
             f"dataset {spec.name!r}: no training tile has a valid pixel of modality {unseen[0]!r}"
         )
     card = _card(spec, moments, summaries)
-    (folder / CARD_FILE).write_text(card.to_json())
-    _write_tfds_metadata(spec, features, summaries, folder)
+    with _writing(folder.parent):
+        (folder / CARD_FILE).write_text(card.to_json())
+        _write_tfds_metadata(spec, features, summaries, folder)
     return card
 
 
@@ -181,21 +192,25 @@ class _ShardWriter:
     def write(self, data: bytes) -> None:
         from array_record.python.array_record_module import ArrayRecordWriter
 
-        if self._writer is not None and self._in_shard + len(data) > self.shard_bytes:
-            self._close_shard()
-        if self._writer is None:
-            self._writer = ArrayRecordWriter(str(self._part(len(self.lengths))), "group_size:1")
-            self.lengths.append(0)
-            self._in_shard = 0
-        self._writer.write(data)
+        with _writing(self.folder.parent):
+            if self._writer is not None and self._in_shard + len(data) > self.shard_bytes:
+                self._close_shard()
+            if self._writer is None:
+                self._writer = ArrayRecordWriter(str(self._part(len(self.lengths))), "group_size:1")
+                self.lengths.append(0)
+                self._in_shard = 0
+            self._writer.write(data)
         self.lengths[-1] += 1
         self._in_shard += len(data)
         self.num_bytes += len(data)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._writer is not None:
+        if kind is not None:
+            with contextlib.suppress(Exception):  # the first fault is the one to tell
+                self._close_shard()
+            return
+        with _writing(self.folder.parent):
             self._close_shard()
-        if kind is None:
             total = len(self.lengths)
             for i in range(total):
                 self._part(i).rename(self.folder / f"{self.stem}.array_record-{i:05d}-of-{total:05d}")
@@ -204,8 +219,9 @@ class _ShardWriter:
         return self.folder / f"{self.stem}.part-{i:05d}"
 
     def _close_shard(self) -> None:
-        self._writer.close()
-        self._writer = None
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
 
 
 def _card(
