@@ -4,51 +4,20 @@ import csv
 import dataclasses
 import io
 
-import flax.linen as nn
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_run import Fake, fake_variables, make_run
 
+from dis2_jax.cli.main import main
 from dis2_jax.config import DataConfig
 from dis2_jax.data.pipeline import eval_batches
 from dis2_jax.evaluation import tables
 from dis2_jax.evaluation.evaluate import check_size, evaluate_split, rows_of
 from dis2_jax.evaluation.metrics import confusion_matrix
 from dis2_jax.evaluation.results import Evaluation, ScenarioResult
-from dis2_jax.models.dis2 import DIS2
+from dis2_jax.evaluation.run import matching_card
 from dis2_jax.schema import Dis2Error, Scenario
 from dis2_jax.sharding.mesh import data_mesh
-
-
-class Fake(nn.Module):
-    """One linear map per scenario: what evaluation needs of a model and nothing else."""
-
-    modalities: tuple[tuple[str, int], ...] = (("rgb", 3), ("ndsm", 1))
-    students: tuple[tuple[str, ...], ...] = (("rgb",), ("ndsm",))
-    num_classes: int = 3
-    position: str = "sincos"
-    tile: tuple[int, int] = (32, 32)
-    names = DIS2.names
-    scenarios = DIS2.scenarios
-
-    def predict(self, images, *, scenario):
-        assert set(images) == set(scenario.available)
-        weights = self.variables["params"][str(scenario)]
-        x = jnp.concatenate([images[m] for m in scenario.available], axis=-1)
-        return nn.softmax(x @ weights)
-
-
-def fake_variables(model=None):
-    model = model or Fake()
-    g = np.random.default_rng(0)
-    sets = [tuple(m for m, _ in model.modalities), *model.students]
-    widths = [sum(c for m, c in model.modalities if m in s) for s in sets]
-    return {
-        "params": {
-            "+".join(s): g.standard_normal((c, 3)).astype(np.float32)
-            for s, c in zip(sets, widths, strict=True)
-        }
-    }
 
 
 def by_hand(dataset, card, *, split, scenario, zeros=()):
@@ -224,3 +193,73 @@ def test_csv_and_markdown_hold_the_same_numbers(evaluation):
     table = [line for line in lines if line.startswith("|")]
     assert len(table) == 2 * (2 + len(evaluation.scenarios))
     assert any(line.startswith("| **ndsm** (worst) | 0.455 | 0.692 | - |") for line in table)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory, mini_dataset, mini_card):
+    folder = tmp_path_factory.mktemp("run")
+    make_run(folder, card=mini_card, dataset=mini_dataset, step=12, eval_batch_size=2, panels=2, seed=6)
+    return folder
+
+
+def test_command_writes_tables_and_panels(workdir, capsys):
+    assert main(["evaluate", "--workdir", str(workdir)]) == 0
+    out = capsys.readouterr().out
+    folder = workdir / "evaluation"
+    written = ["evaluation.json", "evaluation.csv", "evaluation.md", "panels/test-1.png"]
+    assert out.splitlines()[-4:] == [str(folder / name) for name in written]
+    assert all((folder / name).is_file() for name in written)
+    found = Evaluation.load(folder / "evaluation.json")
+    assert (found.split, found.step, found.checkpoint, found.seed) == ("test", 12, "best", 6)
+    assert [s.tiles for s in found.scenarios] == [3] * 5
+    assert tables.text_table(found).strip() in out
+
+    arguments = ["evaluate", "--workdir", str(workdir), "--split", "validation", "--checkpoint", "12"]
+    assert main([*arguments, "--no-baselines", "--panels", "0", "--batch-size", "2"]) == 0
+    found = Evaluation.load(folder / "evaluation-validation.json")
+    assert [s.tiles for s in found.scenarios] == [4] * 3
+    assert not (folder / "panels" / "validation-1.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--checkpoint", "newest"], "--checkpoint 'newest': write best, last or a step"),
+        (["--checkpoint", "7"], "has no step 7"),
+        (["--split", "tst"], "no split 'tst' (did you mean 'test'?)"),
+        (["--panels", "-1"], "--panels -1: it must be at least 0"),
+        (["--batch-size", "0"], "--batch-size 0: it must be at least 1"),
+        (["--dataset", "/nowhere"], "dataset /nowhere not found"),
+        (["--datset", "x"], "unknown argument '--datset' (did you mean '--dataset'?)"),
+    ],
+)
+def test_bad_arguments_are_one_line(workdir, capsys, arguments, message):
+    assert main(["evaluate", "--workdir", str(workdir), *arguments]) == 2
+    err = capsys.readouterr().err.strip().splitlines()[-1]
+    assert err.startswith("dis2: error: ")
+    assert message in err
+
+
+def test_another_dataset_must_agree(mini_dataset, mini_card, tmp_path):
+    def other(**changes):
+        folder = tmp_path / "other"
+        folder.mkdir(exist_ok=True)
+        (folder / "dataset_card.json").write_text(dataclasses.replace(mini_card, **changes).to_json())
+        return matching_card(str(folder), mini_card)
+
+    rgb, ndsm = mini_card.modalities
+    legend = dataclasses.replace(mini_card.legend, names=("ground", "house", "tree"))
+    with pytest.raises(Dis2Error, match="no modality 'ndsm'"):
+        other(modalities=(rgb, dataclasses.replace(ndsm, name="sar")))
+    with pytest.raises(
+        Dis2Error, match=r"has rgb\[3\]\+ndsm\[2\] where the run was trained on rgb\[3\]\+ndsm\[1\]"
+    ):
+        other(modalities=(rgb, dataclasses.replace(ndsm, channels=2)))
+    with pytest.raises(Dis2Error, match="has classes ground, house, tree; the run was trained on"):
+        other(legend=legend)
+    shifted = dataclasses.replace(ndsm, mean=(99.0,))
+    card, is_other = other(modalities=(rgb, shifted), splits={"test": 7})
+    assert is_other
+    assert card.splits == {"test": 7}
+    assert card.modality("ndsm") == ndsm, "normalised as in training"
+    assert matching_card(str(mini_dataset), mini_card) == (mini_card, False)

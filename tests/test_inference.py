@@ -9,32 +9,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from tiny_run import SMALL, filled, make_run
 
 import dis2_jax
-from dis2_jax import config_file
-from dis2_jax.config import Config, ModelConfig
 from dis2_jax.data.normalize import normalize
 from dis2_jax.inference.model import Model
-from dis2_jax.models.dis2 import DIS2
 from dis2_jax.schema import Dis2Error, Scenario
-from dis2_jax.training.optimizer import make_optimizer
-from dis2_jax.training.state import build_model, create_state, init_variables
-from dis2_jax.training.workdir import write_card
-
-SMALL = ModelConfig(width=8, heads=2, depth=1, feed_forward=16)
-
-
-def filled(make):
-    """Values for what ``make()`` would return, without the minutes that running an initialiser takes."""
-    g = np.random.default_rng(5)
-
-    def fill(path, leaf):
-        if not np.issubdtype(leaf.dtype, np.floating):
-            return np.zeros(leaf.shape, leaf.dtype)
-        z = g.standard_normal(leaf.shape, leaf.dtype)
-        return 1 + np.abs(z) if "var" in jax.tree_util.keystr(path) else z / 10
-
-    return jax.tree_util.tree_map_with_path(fill, jax.eval_shape(make))
+from dis2_jax.training.state import build_model, init_variables
 
 
 @pytest.fixture(scope="module")
@@ -145,16 +126,8 @@ def test_damaged_weights_are_an_error(model, tiles):
 
 
 def test_load_reads_a_workdir(mini_card, tiles, tmp_path):
-    from dis2_jax.training.checkpoint import Checkpoints
-
-    config = Config(model=SMALL)
-    network: DIS2 = build_model(SMALL, mini_card, tile=(32, 32))
-    optimizer = make_optimizer(config.optimizer, steps=3)
-    state = filled(lambda: create_state(network, optimizer, seed=4))
-    config_file.write(config, tmp_path)
-    write_card(mini_card, tmp_path)
-    with Checkpoints(tmp_path, config=config, card=mini_card) as checkpoints:
-        checkpoints.save(state, step=3, position=3, metric=0.5)
+    state = make_run(tmp_path, card=mini_card, step=3)
+    network = build_model(SMALL, mini_card, tile=(32, 32))
     loaded = dis2_jax.load(tmp_path)
     direct = Model(
         network=network,

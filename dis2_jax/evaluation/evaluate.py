@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.struct
@@ -21,7 +21,7 @@ from dis2_jax.models.dis2 import DIS2
 from dis2_jax.schema import IGNORE, DatasetCard, Dis2Error, Scenario
 from dis2_jax.sharding.mesh import put_batch, replicated
 
-__all__ = ["Evaluation", "Row", "ScenarioResult", "evaluate_split", "predict_classes", "rows_of"]
+__all__ = ["Evaluation", "ScenarioResult", "evaluate_split"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,28 +98,13 @@ def evaluate_split(
     check_size(model, card.tile)
     read = 0
     if mesh is not None:
-        batch_size = -(-batch_size // mesh.size) * mesh.size
-        variables = _on_mesh(variables, mesh)
+        batch_size = round_up(batch_size, mesh)
+        variables = on_mesh(variables, mesh)
     hosts = {"process_index": jax.process_index(), "process_count": jax.process_count()} if mesh else {}
+    batches = eval_batches(dataset_dir, card, data, split=split, batch_size=batch_size, **hosts)
     total = _Total(rows=rows, card=card, split=split)
-    for batch in eval_batches(dataset_dir, card, data, split=split, batch_size=batch_size, **hosts):
-        usable = {row.name: _usable(batch, row, card) for row in rows}
-        host = {"image": batch["image"], "label": batch["label"], "usable": usable}
-        placed: Any = host if mesh is None else put_batch(host, mesh)
-        started = {
-            row.name: count_confusion(
-                variables,
-                {m: placed["image"][m] for m in row.available},
-                placed["label"],
-                placed["usable"][row.name],
-                model=model,
-                branch=row.branch,
-                filled=row.filled,
-                num_classes=len(card.legend),
-            )
-            for row in rows
-            if usable[row.name].any() or hosts.get("process_count", 1) > 1  # all hosts or none
-        }
+    for batch in batches:
+        started = run_rows(rows, variables, batch, model=model, card=card, mesh=mesh)
         total.collect()  # the batch before this one: the device has work while the host waits and adds
         total.expect(started)
         read = min(read + batch_size, card.splits[split])
@@ -127,6 +112,38 @@ def evaluate_split(
             on_batch(read, card.splits[split])
     total.collect()
     return Evaluation(dataset=card.name, split=split, classes=card.legend.names, scenarios=total.results())
+
+
+def run_rows(
+    rows: Sequence[Row],
+    variables: Mapping[str, Any],
+    batch: Batch,
+    *,
+    model: DIS2,
+    card: DatasetCard,
+    mesh: Mesh | None,
+) -> dict[str, Counts]:
+    """Start every row on this host's share of a batch; rows without a usable tile are left out.
+
+    The device may still be computing when this returns. ``variables`` lie where ``mesh`` says (``on_mesh``).
+    """
+    usable = {row.name: _usable(batch, row, card) for row in rows}
+    host = {"image": batch["image"], "label": batch["label"], "usable": usable}
+    placed: Any = host if mesh is None else put_batch(host, mesh)
+    return {
+        row.name: count_confusion(
+            variables,
+            {m: placed["image"][m] for m in row.available},
+            placed["label"],
+            placed["usable"][row.name],
+            model=model,
+            branch=row.branch,
+            filled=row.filled,
+            num_classes=len(card.legend),
+        )
+        for row in rows
+        if usable[row.name].any() or (mesh is not None and jax.process_count() > 1)  # all hosts or none
+    }
 
 
 def check_size(model: DIS2, size: tuple[int, int]) -> None:
@@ -140,35 +157,17 @@ def check_size(model: DIS2, size: tuple[int, int]) -> None:
         )
 
 
-@functools.partial(jax.jit, static_argnames=("model", "branch", "filled"))
-def predict_classes(
-    variables: Mapping[str, Any],
-    images: Mapping[str, jax.Array],
-    *,
-    model: DIS2,
-    branch: Scenario,
-    filled: tuple[tuple[str, int], ...] = (),
-) -> jax.Array:
-    """Most probable class, int32 ``[B, H, W]``, of normalised images ``[B, H, W, C]``; -1 where not finite.
-
-    ``filled`` modalities (name, channels) enter as zeros. Compiled once per model and branch, across calls.
-    """
-    shape = next(iter(images.values())).shape[:3]
-    zeros = {m: jnp.zeros((*shape, channels), jnp.float32) for m, channels in filled}
-    probabilities: Any = model.apply(variables, {**images, **zeros}, scenario=branch, method="predict")
-    finite = jnp.isfinite(probabilities).all(-1)
-    return jnp.where(finite, jnp.argmax(probabilities, axis=-1), -1)
-
-
 @flax.struct.dataclass
 class Counts:
-    """What one batch adds to a row. Int32, summed over the batch (over the whole mesh), exact."""
+    """What one batch adds to a row: int32 sums over the whole batch (over the whole mesh), exact."""
 
     confusion: jax.Array
     """``[K, K]``, rows are the reference."""
     tiles: jax.Array
     pixels: jax.Array
     """Pixels that the matrix must hold."""
+    predicted: jax.Array
+    """Class map ``[B, H, W]`` int32, -1 where the output is not finite; for pictures."""
 
 
 @functools.partial(jax.jit, static_argnames=("model", "branch", "filled", "num_classes"))
@@ -183,12 +182,16 @@ def count_confusion(
     filled: tuple[tuple[str, int], ...] = (),
     num_classes: int,
 ) -> Counts:
-    """Count a batch's ``usable`` tiles (``[B]`` bool) against ``label`` ``[B, H, W]``.
+    """Predict normalised images ``[B, H, W, C]`` and count ``usable`` tiles (``[B]`` bool) against ``label``.
 
-    An integer product of one-hot maps: exact below 2^31 pixels per batch, and over a mesh one small sum.
-    Predictions that are not finite land in no column, so the caller sees them as missing pixels.
+    ``filled`` modalities (name, channels) enter as zeros. Compiled once per model and branch, across calls.
+    Counting is an integer product of one-hot maps: exact below 2^31 pixels per batch, and over a mesh one
+    small sum. Predictions that are not finite land in no column: the caller sees them as missing pixels.
     """
-    predicted = predict_classes(variables, images, model=model, branch=branch, filled=filled)
+    zeros = {m: jnp.zeros((*label.shape, channels), jnp.float32) for m, channels in filled}
+    probabilities: Any = model.apply(variables, {**images, **zeros}, scenario=branch, method="predict")
+    finite = jnp.isfinite(probabilities).all(-1)
+    predicted = jnp.where(finite, jnp.argmax(probabilities, axis=-1), -1)
     classes = jnp.arange(num_classes)
     counted = (label != IGNORE) & usable[:, None, None]
     confusion = jnp.einsum(
@@ -201,6 +204,7 @@ def count_confusion(
         confusion=confusion,
         tiles=usable.sum(dtype=jnp.int32),
         pixels=counted.sum(dtype=jnp.int32),
+        predicted=predicted,
     )
 
 
@@ -255,7 +259,12 @@ def _usable(batch: Batch, row: Row, card: DatasetCard) -> np.ndarray:
     return batch["valid"] & batch["available"][:, columns].all(axis=1)
 
 
-def _on_mesh(variables: Mapping[str, Any], mesh: Mesh) -> Any:
+def round_up(batch_size: int, mesh: Mesh) -> int:
+    """Give every device of the mesh the same number of tiles."""
+    return -(-batch_size // mesh.size) * mesh.size
+
+
+def on_mesh(variables: Mapping[str, Any], mesh: Mesh) -> Any:
     """Copy leaves that are not on the mesh to all of its devices; sharded state stays as it is."""
     devices = set(mesh.devices.flat)
 

@@ -1,0 +1,79 @@
+"""``dis2 evaluate``: the scenario x class table of a trained run."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, Literal
+
+from dis2_jax.cli.arguments import refuse
+from dis2_jax.schema import Dis2Error
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add ``evaluate``."""
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="table of every missing-modality scenario x class, and prediction panels",
+        description="Evaluate every scenario of a run. Writes W/evaluation/evaluation.json, .csv, .md and "
+        "panels/*.png; a split or dataset that is not the default goes into the names "
+        "(evaluation-validation.json).",
+    )
+    parser.add_argument("--workdir", required=True, metavar="W", help="folder of the run")
+    parser.add_argument("--split", help="default: test if the dataset has it, else validation")
+    parser.add_argument(
+        "--checkpoint", default="best", metavar="best|last|STEP", help="default: best on validation"
+    )
+    parser.add_argument("--dataset", metavar="DIR", help="another prepared dataset (default: the run's own)")
+    parser.add_argument(
+        "--panels", type=int, metavar="N", help="tiles to draw (default: config.train.panels)"
+    )
+    parser.add_argument(
+        "--batch-size", type=int, metavar="N", help="tiles at a time (default: config.train.eval_batch_size)"
+    )
+    parser.add_argument(
+        "--no-baselines",
+        action="store_true",
+        help="leave out the rows of the full model fed zeros for what is missing",
+    )
+    parser.set_defaults(func=run, parser=parser)
+
+
+def run(arguments: argparse.Namespace, rest: list[str]) -> None:
+    """Evaluate with a progress bar, print the table and what was written."""
+    refuse(rest, arguments.parser)
+    checkpoint = parse_checkpoint(arguments.checkpoint)
+    from tqdm import tqdm
+
+    from dis2_jax.evaluation.run import Options, evaluate_workdir
+    from dis2_jax.evaluation.tables import text_table
+
+    options = Options(
+        split=arguments.split,
+        checkpoint=checkpoint,
+        dataset=arguments.dataset,
+        panels=arguments.panels,
+        batch_size=arguments.batch_size,
+        baselines=not arguments.no_baselines,
+    )
+    with tqdm(desc="evaluate (compiles first)", unit="tile", leave=False) as bar:
+
+        def advance(done: int, total: int) -> None:
+            bar.total = total
+            bar.set_description("evaluate", refresh=False)
+            bar.update(done - bar.n)
+
+        report = evaluate_workdir(arguments.workdir, options, on_batch=advance)
+    print(text_table(report.evaluation))
+    for path in report.paths:
+        print(path)
+
+
+def parse_checkpoint(text: str) -> Literal["best", "last"] | int:
+    """Read ``best``, ``last`` or a step; anything else raises ``Dis2Error``."""
+    if text == "best":
+        return "best"
+    if text == "last":
+        return "last"
+    if text.isdecimal():
+        return int(text)
+    raise Dis2Error(f"--checkpoint {text!r}: write best, last or a step such as 1000")

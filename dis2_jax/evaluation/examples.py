@@ -1,0 +1,121 @@
+"""A few tiles of a split with what every scenario makes of them, for pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from dis2_jax.config import DataConfig
+from dis2_jax.data.batch import Batch
+from dis2_jax.data.normalize import denormalize
+from dis2_jax.data.pipeline import load_batch
+from dis2_jax.evaluation.evaluate import check_size, on_mesh, round_up, rows_of, run_rows
+from dis2_jax.models.dis2 import DIS2
+from dis2_jax.schema import DatasetCard, Dis2Error
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Example:
+    """One tile on the host.
+
+    ``images``: modality -> float32 ``[H, W, C]`` in physical units, without those that this tile lacks.
+    ``reference``: int32 ``[H, W]``, 255 ignored. ``predictions``: scenario (full first, then the students) ->
+    int32 class map ``[H, W]``, or None where the tile lacks what the scenario needs.
+    """
+
+    title: str
+    images: dict[str, np.ndarray]
+    reference: np.ndarray
+    predictions: dict[str, np.ndarray | None]
+
+
+def make_examples(
+    model: DIS2,
+    variables: Mapping[str, Any],
+    dataset_dir: str,
+    card: DatasetCard,
+    data: DataConfig,
+    *,
+    split: str,
+    count: int,
+    batch_size: int,
+    mesh: Mesh | None = None,
+) -> tuple[Example, ...]:
+    """Predict ``count`` tiles spread evenly over the split, with every scenario.
+
+    With the ``batch_size`` and ``mesh`` of an ``evaluate_split`` before it, nothing is compiled again. Every
+    host of a job must call this; all get the same result. Errors as ``evaluate_split``.
+    """
+    if count < 1:
+        raise Dis2Error(f"{count} panels: give at least 1")
+    if split not in card.splits:
+        raise Dis2Error(f"no split {split!r}; the dataset has {', '.join(card.splits)}")
+    check_size(model, card.tile)
+    if mesh is not None:
+        batch_size, variables = round_up(batch_size, mesh), on_mesh(variables, mesh)
+    total = card.splits[split]
+    indices = sorted({round(i) for i in np.linspace(0, total - 1, min(count, total))})
+    examples: list[Example] = []
+    for start in range(0, len(indices), batch_size):
+        chosen = indices[start : start + batch_size]
+        filled = chosen + chosen[-1:] * (batch_size - len(chosen))  # one batch shape, one compilation
+        batch = load_batch(dataset_dir, card, data, split=split, indices=filled)
+        maps = _predict(model, variables, batch, card=card, mesh=mesh)
+        examples += [_example(batch, i, maps, card=card, data=data, split=split) for i in range(len(chosen))]
+    return tuple(examples)
+
+
+def _predict(
+    model: DIS2, variables: Mapping[str, Any], batch: Batch, *, card: DatasetCard, mesh: Mesh | None
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Scenario -> (class maps ``[B, H, W]``, which tiles have what it needs ``[B]``)."""
+    rows = rows_of(model, card, baselines=False)
+    share = jax.tree.map(_own_rows, batch) if mesh is not None else batch
+    started = run_rows(rows, variables, share, model=model, card=card, mesh=mesh)
+    maps = {}
+    for row in rows:
+        columns = [card.modality_names.index(m) for m in row.available]
+        there: np.ndarray = np.asarray(batch["available"][:, columns].all(axis=1))
+        if row.name in started:
+            maps[row.name] = (_fetch(started[row.name].predicted), there)
+        else:
+            maps[row.name] = (np.zeros_like(batch["label"]), there)
+    return maps
+
+
+def _own_rows(leaf: np.ndarray) -> np.ndarray:
+    """This host's rows of a global batch."""
+    size = len(leaf) // jax.process_count()
+    return leaf[jax.process_index() * size :][:size]
+
+
+def _fetch(x: jax.Array) -> np.ndarray:
+    return np.asarray(x if x.is_fully_addressable else multihost_utils.process_allgather(x, tiled=True))
+
+
+def _example(
+    batch: Batch,
+    i: int,
+    maps: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    *,
+    card: DatasetCard,
+    data: DataConfig,
+    split: str,
+) -> Example:
+    images = {
+        m.name: denormalize(batch["image"][m.name][i], m, data.normalize)
+        for m, there in zip(card.modalities, batch["available"][i], strict=True)
+        if there
+    }
+    return Example(
+        title=f"{split} tile {batch['index'][i]}",
+        images=images,
+        reference=batch["label"][i],
+        predictions={name: values[i] if there[i] else None for name, (values, there) in maps.items()},
+    )

@@ -1,0 +1,150 @@
+"""Evaluate a workdir: find its weights and tiles, write tables and panels beside them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+
+from dis2_jax.config import DataConfig
+from dis2_jax.evaluation import tables
+from dis2_jax.evaluation.evaluate import evaluate_split
+from dis2_jax.evaluation.examples import make_examples
+from dis2_jax.evaluation.panels import save_panels
+from dis2_jax.evaluation.results import Evaluation
+from dis2_jax.schema import DatasetCard, Dis2Error
+from dis2_jax.sharding.mesh import data_mesh
+from dis2_jax.training.checkpoint import load_eval_variables
+
+FOLDER = "evaluation"
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to evaluate. None: the run's own choice."""
+
+    split: str | None = None
+    """Default: the test split if the dataset has one, else validation."""
+    checkpoint: Literal["best", "last"] | int = "best"
+    dataset: str | None = None
+    """Another prepared dataset with the same modalities and classes."""
+    panels: int | None = None
+    """Tiles to draw; 0: none."""
+    batch_size: int | None = None
+    baselines: bool = True
+    """Also the full model with zeros for what each student does without."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """The numbers, and the files that hold them."""
+
+    evaluation: Evaluation
+    paths: tuple[Path, ...]
+
+
+def evaluate_workdir(
+    workdir: str | Path, options: Options, *, on_batch: Callable[[int, int], None] | None = None
+) -> Report:
+    """Evaluate every scenario; write ``<workdir>/evaluation/evaluation.{json,csv,md}`` and ``panels/*.png``.
+
+    Names tell what is not the default: ``evaluation-validation.json``, ``evaluation-<dataset folder>.json``,
+    ``evaluation-<dataset folder>-validation.json``. Panels are called ``<split>-1.png`` ... with the folder
+    in front likewise. Tiles are normalised with the run's own statistics, those of another dataset too. Only
+    process 0 of a job writes.
+
+    Raises:
+        Dis2Error: no such run, checkpoint, dataset or split; a dataset with other modalities or classes.
+    """
+    panels = _at_least(0, "panels", options.panels)
+    size = _at_least(1, "batch-size", options.batch_size)
+    run = load_eval_variables(workdir, options.checkpoint)
+    folder = options.dataset or run.config.data.dir
+    card, other = matching_card(folder, run.card)
+    default = default_split(card, run.config.data)
+    split = options.split or default
+    batch_size = size or run.config.train.eval_batch_size
+    common: dict[str, Any] = {"split": split, "batch_size": batch_size, "mesh": data_mesh()}
+    what = (run.model, run.variables, folder, card, run.config.data)
+    found = evaluate_split(*what, baselines=options.baselines, on_batch=on_batch, **common)
+    evaluation = dataclasses.replace(
+        found,
+        step=run.step,
+        checkpoint=str(options.checkpoint),
+        recipe=run.config.recipe,
+        seed=run.config.train.seed,
+    )
+    count = run.config.train.panels if panels is None else panels
+    examples = make_examples(*what, count=count, **common) if count else ()
+    if jax.process_index() != 0:
+        return Report(evaluation, ())
+    prefix = f"{Path(folder).resolve().name}-" if other else ""
+    stem = f"evaluation-{prefix}{'' if split == default else split}".strip("-")
+    out = Path(workdir) / FOLDER
+    paths = write_tables(evaluation, out, stem=stem)
+    if examples:
+        paths += save_panels(examples, card, out / "panels", stem=f"{prefix}{split}")
+    return Report(evaluation, tuple(paths))
+
+
+def matching_card(folder: str, trained: DatasetCard) -> tuple[DatasetCard, bool]:
+    """Read a dataset's card as the run sees it, and whether it is another dataset than the run's.
+
+    Sizes and splits are the dataset's, modalities (with statistics) and legend the run's. Raises
+    ``Dis2Error`` when the dataset has not the same modalities, in channels and order, or the same classes.
+    """
+    if not folder:
+        raise Dis2Error("the run's config has no data.dir: name the prepared dataset with --dataset DIR")
+    if not Path(folder).is_dir():
+        raise Dis2Error(f"dataset {folder} not found: name the folder where it is now with --dataset DIR")
+    card = DatasetCard.load(folder)
+    own, wanted = _shape(card.select(trained.modality_names)), _shape(trained)
+    if own != wanted:
+        raise Dis2Error(
+            f"{folder} has {own} where the run was trained on {wanted}: give a dataset that agrees"
+        )
+    if card.legend.names != trained.legend.names:
+        own, wanted = ", ".join(card.legend.names), ", ".join(trained.legend.names)
+        raise Dis2Error(
+            f"{folder} has classes {own}; the run was trained on {wanted}: give a dataset that agrees"
+        )
+    seen = dataclasses.replace(card, modalities=trained.modalities, legend=trained.legend)
+    return seen, card.select(trained.modality_names) != trained
+
+
+def default_split(card: DatasetCard, data: DataConfig) -> str:
+    """The test split if the dataset has one with tiles, else validation."""
+    return data.test_split if card.splits.get(data.test_split) else data.validation_split
+
+
+def write_tables(evaluation: Evaluation, folder: Path, *, stem: str) -> list[Path]:
+    """Write ``<stem>.json``, ``.csv`` and ``.md``, each whole or not at all; return their paths."""
+    texts = {
+        "json": evaluation.to_json(),
+        "csv": tables.csv_table(evaluation),
+        "md": tables.markdown_table(evaluation),
+    }
+    paths = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for ending, text in texts.items():
+            paths.append(folder / f"{stem}.{ending}")
+            partial = paths[-1].with_suffix(".partial")
+            partial.write_text(text)
+            partial.replace(paths[-1])
+    except OSError as e:
+        raise Dis2Error(f"{folder} cannot be written: {e.strerror}") from e
+    return paths
+
+
+def _shape(card: DatasetCard) -> str:
+    return "+".join(f"{m.name}[{m.channels}]" for m in card.modalities)
+
+
+def _at_least(least: int, option: str, value: int | None) -> int | None:
+    if value is not None and value < least:
+        raise Dis2Error(f"--{option} {value}: it must be at least {least}")
+    return value
