@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from raster_files import write_raster
 
+from dis2_jax.data.builders.card_parser import load_card
 from dis2_jax.data.builders.cutting import Rect, count_tiles, cut_tiles, split_scene
+from dis2_jax.data.builders.example_card import EXAMPLE_CARD
 from dis2_jax.data.builders.folder import nodata_mask
-from dis2_jax.data.builders.folder_card import EXAMPLE_CARD, FolderLabel, load_card
+from dis2_jax.data.builders.folder_card import FolderLabel
 from dis2_jax.data.builders.folder_scenes import match_files
 from dis2_jax.data.builders.label_codes import LabelCoder
 from dis2_jax.data.prepare import prepare_folder
@@ -70,6 +72,7 @@ def test_integer_codes(codes):
     expected = {c: k for k, c in enumerate(named)} | {ignored: IGNORE}
     assert coder.encode(source).tolist() == [[expected[c] for c in row] for row in source.tolist()]
     assert coder.unknown(np.append(codes, [999, 999])) == {999: 2}
+    assert coder.unknown(np.append(codes, [999, 999]), nodata=999.0) == {}
     assert coder.encode(np.array([999, -99])).tolist() == [IGNORE, IGNORE]
 
 

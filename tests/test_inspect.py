@@ -55,7 +55,7 @@ def test_prepare_and_inspect_commands(tmp_path, capsys):
 
 
 def test_example_card_command(capsys):
-    from dis2_jax.data.builders.folder_card import EXAMPLE_CARD
+    from dis2_jax.data.builders.example_card import EXAMPLE_CARD
 
     run("prepare", "folder", "--example-card")
     assert capsys.readouterr().out == EXAMPLE_CARD

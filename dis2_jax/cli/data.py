@@ -96,7 +96,7 @@ def _prepare(
 ) -> None:
     refuse(rest, parser)
     if getattr(arguments, "example_card", False):
-        from dis2_jax.data.builders.folder_card import EXAMPLE_CARD
+        from dis2_jax.data.builders.example_card import EXAMPLE_CARD
 
         print(EXAMPLE_CARD, end="")
         return

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from dis2_jax.data.builders.card_parser import load_card
 from dis2_jax.data.builders.folder import Dropped, folder_spec, folder_tiles, tile_count
-from dis2_jax.data.builders.folder_card import load_card
 from dis2_jax.data.builders.folder_scenes import find_scenes
 from dis2_jax.data.builders.ombria import OmbriaOptions, find_ombria, ombria_spec, ombria_tiles
 from dis2_jax.data.builders.synthetic_city import (

@@ -245,7 +245,9 @@ def _odd_codes(card: FolderCard, scenes: list[FolderScene], *, progress: bool) -
         with RasterReader(s.label.path) as reader:
             for row in range(0, s.label.height, _BAND_ROWS):
                 height = min(_BAND_ROWS, s.label.height - row)
-                counts = coder.unknown(coder.read(reader, (row, 0, height, s.label.width)))
+                counts = coder.unknown(
+                    coder.read(reader, (row, 0, height, s.label.width)), nodata=s.label.nodata
+                )
                 odd.update(counts)
                 for code in counts:
                     where.setdefault(code, str(s.label.path))

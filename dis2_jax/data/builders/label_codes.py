@@ -61,10 +61,14 @@ class LabelCoder:
         at = np.minimum(np.searchsorted(self.codes, packed), len(self.codes) - 1)
         return np.where(self.codes[at] == packed, self.classes[at], IGNORE).astype(np.uint8)
 
-    def unknown(self, packed: np.ndarray) -> dict[int, int]:
-        """Count the codes outside the legend: packed code -> pixels."""
+    def unknown(self, packed: np.ndarray, *, nodata: float | None = None) -> dict[int, int]:
+        """Count the codes outside the legend, save the file's own ``nodata``: packed code -> pixels."""
         values, counts = np.unique(packed, return_counts=True)
-        return {int(v): int(n) for v, n in zip(values, counts, strict=True) if v not in self.codes}
+        return {
+            int(v): int(n)
+            for v, n in zip(values, counts, strict=True)
+            if v not in self.codes and (v != nodata or self.colored)
+        }
 
     def listing(self, counts: dict[int, int]) -> str:
         """Write counted codes for a message, most frequent first."""
