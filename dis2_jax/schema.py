@@ -136,10 +136,7 @@ class DatasetCard:
         """Parse what ``to_json`` wrote. Raises ``Dis2Error`` when the text is not a card."""
         try:
             d: dict[str, Any] = json.loads(text)
-            modalities = tuple(
-                Modality(**{k: tuple(v) if isinstance(v, list) else v for k, v in m.items()})
-                for m in d.pop("modalities")
-            )
+            modalities = tuple(Modality(**_tuples(m)) for m in d.pop("modalities"))
             legend = d.pop("legend")
             return cls(
                 modalities=modalities,
@@ -167,6 +164,11 @@ class DatasetCard:
             return cls.from_json(path.read_text())
         except Dis2Error as e:
             raise Dis2Error(f"{path}: {e}") from e
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON's lists, back to the tuples of the dataclasses."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
 
 
 @dataclasses.dataclass(frozen=True)
