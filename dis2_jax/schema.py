@@ -21,7 +21,7 @@ ModalityKind = Literal["optical", "sar", "height", "other"]
 
 
 class Dis2Error(Exception):
-    """Bad input, told in one line: what is wrong, where, and the way out. The CLI prints it without a traceback."""
+    """Bad input, told in one line: what is wrong, where, and the way out. The CLI prints just that line."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -208,9 +208,10 @@ class Scenario:
     def students(cls, spec: str | Sequence[str], modalities: Sequence[str]) -> tuple[Scenario, ...]:
         """Read a config's choice of student branches.
 
-        ``'all'``: every non-empty proper subset; ``'single'``: each modality alone; ``'drop_one'``: each modality
-        missing once; ``'default'``: both single ones for M = 2, otherwise single and drop-one together; else a list
-        of ``'a+b'`` texts (or one comma-separated text). Never contains the full set; no scenario twice.
+        ``'all'``: every non-empty proper subset; ``'single'``: each modality alone; ``'drop_one'``: each
+        modality missing once; ``'default'``: both single ones for M = 2, otherwise single and drop-one
+        together; else a list of ``'a+b'`` texts (or one comma-separated text). Never contains the full set;
+        no scenario twice.
         """
         if isinstance(spec, str) and spec in ("all", "single", "drop_one", "default"):
             m = len(modalities)
