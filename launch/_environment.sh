@@ -5,9 +5,6 @@
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 VENV=$REPO/.venv
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_USER=0
-# Compiled programs are kept between runs: the second start takes seconds instead of a minute.
-export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$REPO/.cache/jax}
-export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=${JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS:-0.5}
 
 say() { printf '\n== %s\n' "$*"; }
 

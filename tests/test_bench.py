@@ -1,0 +1,62 @@
+"""`dis2 bench step` on random data."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+
+import pytest
+
+from dis2_jax import bench
+from dis2_jax.cli import main
+from dis2_jax.cli.arguments import parse_tile
+from dis2_jax.cli.bench import parse_modalities
+from dis2_jax.config import Config
+from dis2_jax.schema import Dis2Error
+
+CARD = bench.random_card([("rgb", 3), ("ndsm", 1)], classes=3, tile=(16, 32))
+
+
+def test_step_is_measured_and_written(tmp_path, capsys, monkeypatch):
+    # A test may take what an earlier one compiled; a measurement may not.
+    monkeypatch.setattr(bench, "_no_persistent_cache", contextlib.nullcontext)
+    out = tmp_path / "figures" / "bench.json"
+    options = "--tile 16x32 --batch 2 --steps 3 --modalities s2:2,s1:1 --classes 3 --config.model.width=8"
+    assert main.main(["bench", "step", *options.split(), "--config.model.depth=1", "--json", str(out)]) == 0
+    figures = json.loads(out.read_text())
+    assert figures["modalities"] == {"s2": 2, "s1": 1}
+    assert (figures["tile"], figures["batch"], figures["dtype"]) == ([16, 32], 2, "float32")
+    assert figures["step_ms_min"] <= figures["step_ms"] <= figures["step_ms_max"]
+    assert math.isclose(figures["tiles_per_second"], 2000 / figures["step_ms"])
+    assert figures["compile_seconds"] > 0
+    assert figures["peak_memory"] > 10 * 2**20
+    assert figures["flops"] > 1e6
+    text = capsys.readouterr().out
+    for word in ("compile", "tiles/s", "peak", "GFLOP"):
+        assert word in text
+
+
+@pytest.mark.parametrize(
+    ("tile", "batch", "steps", "dtype", "text"),
+    [
+        ((20, 32), 2, 1, "float32", "multiples of 16"),
+        ((16, 32), 0, 1, "float32", "at least 1"),
+        ((16, 32), 2, 0, "float32", "at least 1"),
+        ((16, 32), 2, 1, "float64", "JAX_ENABLE_X64"),
+    ],
+)
+def test_impossible_sizes_are_refused(tile, batch, steps, dtype, text):
+    config = Config.from_dict({"model": {"dtype": dtype}})
+    with pytest.raises(Dis2Error, match=text):
+        bench.bench_step(config, CARD, tile=tile, batch=batch, steps=steps)
+
+
+def test_options_are_read():
+    assert parse_tile("128") == (128, 128)
+    assert parse_tile("64x96") == (64, 96)
+    assert parse_modalities("rgb:3, ndsm:1") == [("rgb", 3), ("ndsm", 1)]
+    with pytest.raises(Dis2Error, match="128x256"):
+        parse_tile("12.5")
+    with pytest.raises(Dis2Error, match="name:channels"):
+        parse_modalities("rgb")
