@@ -105,10 +105,17 @@ def test_every_stored_dtype_survives(tmp_path, dtype):
     assert np.array_equal(read, x)
 
 
-def test_the_same_tiles_make_the_same_files(tmp_path):
-    write(tmp_path / "a")
-    write(tmp_path / "b")
-    assert files(tmp_path / "a") == files(tmp_path / "b")
+WRITTEN_ELSEWHERE = """
+import sys
+from dis2_jax.data.prepare import *
+prepare_synthetic_city(SyntheticCityOptions(train_scenes=2, scene=64, tile=16), sys.argv[1])
+"""
+
+
+def test_another_process_writes_the_same_files(tmp_path):
+    for name in "abc":
+        subprocess.run([sys.executable, "-c", WRITTEN_ELSEWHERE, str(tmp_path / name)], check=True)
+    assert files(tmp_path / "a") == files(tmp_path / "b") == files(tmp_path / "c")
 
 
 def test_an_out_in_use_is_kept_unless_told(tmp_path):

@@ -33,3 +33,14 @@ def record_features(spec: DatasetSpec) -> Any:
             "tile_id": tfds.features.Text(),
         }
     )
+
+
+def serialize(features: Any, example: dict[str, Any]) -> bytes:
+    """Return an example as the bytes of a TFDS record, the same in every run.
+
+    TFDS leaves the order of the features to protobuf, which changes it from process to process.
+    """
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    message = tf_example_pb2.Example.FromString(features.serialize_example(example))
+    return bytes(message.SerializeToString(deterministic=True))

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from dis2_jax.data.builders.features import record_features
+from dis2_jax.data.builders.features import record_features, serialize
 from dis2_jax.data.builders.statistics import ChannelMoments, class_counts
 from dis2_jax.data.builders.tiles import DatasetSpec, Tile, record
 from dis2_jax.data.source import TileSource
@@ -165,7 +165,7 @@ def _write_split(
             if tile.tile_id in seen:
                 raise Dis2Error(f"split {split!r}: tile id {tile.tile_id!r} comes twice")
             seen.add(tile.tile_id)
-            shards.write(features.serialize_example(record(spec, tile)))
+            shards.write(serialize(features, record(spec, tile)))
             counts += class_counts(tile.label, len(spec.legend))
     if not seen:
         raise Dis2Error(
