@@ -1,0 +1,66 @@
+"""``dis2 train``: train a config in a workdir, or continue there."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add ``train``."""
+    parser = subparsers.add_parser(
+        "train",
+        help="train a model, or continue a stopped run",
+        description="Train what a config describes. If the workdir holds a stopped run, it continues there,"
+        " bit by bit as if never stopped. Every key of the config can be overridden:"
+        " --config.optimizer.learning_rate=3e-4 --config.data.crop=128,128 --config.recipe=released.",
+    )
+    parser.add_argument("--config", metavar="FILE", help="configs/*.py; not needed to continue a run")
+    parser.add_argument("--workdir", metavar="W", required=True, help="folder of the run")
+    parser.set_defaults(func=run)
+
+
+def run(arguments: argparse.Namespace, rest: list[str]) -> int:
+    """Train; returns 0, or 128 + signal number when one stopped it."""
+    from dis2_jax import config_file
+    from dis2_jax.schema import Dis2Error
+
+    if arguments.config:
+        config = config_file.load(arguments.config, rest)
+    elif (Path(arguments.workdir) / config_file.CONFIG_FILE).is_file():
+        config = config_file.override(
+            config_file.read(arguments.workdir), config_file.parse_overrides(rest)
+        )
+    else:
+        raise Dis2Error(f"workdir {arguments.workdir} holds no run yet: give --config configs/<name>.py")
+    return _train(config, arguments.workdir)
+
+
+def _train(config: Any, workdir: str) -> int:
+    import jax
+
+    if config.model.dtype == "float64":
+        jax.config.update("jax_enable_x64", True)
+
+    from dis2_jax.evaluation.validate import SplitValidator
+    from dis2_jax.schema import DatasetCard
+    from dis2_jax.training.loop import resume_command, train
+
+    card = DatasetCard.load(config.data.dir).select(config.data.modalities)
+    try:
+        outcome = train(config, workdir, validator=SplitValidator(config, card))
+    except KeyboardInterrupt:
+        print(
+            f"dis2: stopped at once; `{resume_command(workdir)}` goes on from the last checkpoint",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(130)  # at once: the interpreter's own exit would wait for the writer threads
+    if outcome.signal is None:
+        print(f"done: step {outcome.step}; next: dis2 evaluate --workdir {workdir}")
+        return 0
+    print(f"stopped and saved at step {outcome.step}; go on with: {resume_command(workdir)}", flush=True)
+    return 128 + outcome.signal

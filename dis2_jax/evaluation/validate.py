@@ -1,0 +1,79 @@
+"""The validation that the training loop runs: every scenario of the validation split, and some panels."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jax.sharding import Mesh
+
+from dis2_jax.config import Config
+from dis2_jax.evaluation.evaluate import evaluate_split
+from dis2_jax.evaluation.examples import make_examples
+from dis2_jax.evaluation.panels import panel_array
+from dis2_jax.models.dis2 import DIS2
+from dis2_jax.schema import DatasetCard, Dis2Error, nearest
+from dis2_jax.training.loop import Validation
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitValidator:
+    """Scores a run on ``config.data.validation_split``; a ``training.loop.Validator``."""
+
+    config: Config
+    card: DatasetCard
+
+    def __post_init__(self) -> None:
+        split, splits = self.config.data.validation_split, self.card.splits
+        if not splits.get(split):
+            raise Dis2Error(
+                f"config data.validation_split = {split!r}: {self.config.data.dir} has no tiles there"
+                f"{nearest(split, splits)}; it has {', '.join(splits)}"
+            )
+
+    def __call__(
+        self,
+        model: DIS2,
+        variables: Mapping[str, Any],
+        *,
+        mesh: Mesh,
+        on_batch: Callable[[int, int], None],
+    ) -> Validation:
+        """Evaluate, and draw ``config.train.panels`` tiles."""
+        data, train = self.config.data, self.config.train
+        found = evaluate_split(
+            model,
+            variables,
+            data.dir,
+            self.card,
+            data,
+            split=data.validation_split,
+            batch_size=train.eval_batch_size,
+            mesh=mesh,
+            on_batch=on_batch,
+        )
+        scores = {s.name: s.metrics.miou for s in found.real}
+        known = {name: score for name, score in scores.items() if score is not None}
+        mean = found.mean_miou
+        scalars = {f"miou/{name}": score for name, score in known.items()}
+        images = {}
+        if train.panels:
+            examples = make_examples(
+                model,
+                variables,
+                data.dir,
+                self.card,
+                data,
+                split=data.validation_split,
+                count=train.panels,
+                batch_size=train.eval_batch_size,
+                mesh=mesh,
+            )
+            images["panels"] = panel_array(examples, self.card)
+        return Validation(
+            metric=mean,
+            scalars=scalars if mean is None else {"mean_miou": mean, **scalars},
+            images=images,
+            summary="mIoU " + ", ".join(f"{name} {score:.3f}" for name, score in known.items()),
+        )

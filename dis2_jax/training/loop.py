@@ -1,0 +1,321 @@
+"""The training loop: config -> card -> model -> state -> restore -> stream -> steps."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from dis2_jax.config import Config
+from dis2_jax.data.batch import Batch
+from dis2_jax.data.pipeline import open_train_stream
+from dis2_jax.models.dis2 import DIS2
+from dis2_jax.schema import DatasetCard, Dis2Error, Scenario
+from dis2_jax.sharding.mesh import check_batch_size, data_mesh, put_batch, replicated
+from dis2_jax.training.checkpoint import Checkpoints, with_sharding
+from dis2_jax.training.logs import Progress, RunLog, Speed
+from dis2_jax.training.optimizer import make_optimizer, make_schedule
+from dis2_jax.training.prefetch import device_prefetch
+from dis2_jax.training.signals import StopRequest
+from dis2_jax.training.state import TrainState, Tree, build_model, create_state, eval_variables
+from dis2_jax.training.step import Metrics, make_train_step, scenarios_at
+from dis2_jax.training.workdir import claim, locked, train_tile
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Validation:
+    """What a validation found. ``metric`` ranks checkpoints (higher is better; None: nothing to rank by)."""
+
+    metric: float | None
+    scalars: dict[str, float]
+    images: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    """Name -> uint8 ``[H, W, 3]`` for TensorBoard."""
+    summary: str = ""
+    """One line for the terminal."""
+
+
+class Validator(Protocol):
+    """Scores variables; the loop is handed one, so that training does not depend on evaluation."""
+
+    def __call__(
+        self, model: DIS2, variables: Mapping[str, Tree], *, mesh: Mesh, on_batch: Callable[[int, int], None]
+    ) -> Validation:
+        """Calls ``on_batch`` after each batch, which may raise to stop."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How training ended: after which step, and by which signal (None: all steps are done)."""
+
+    step: int
+    signal: int | None = None
+
+
+def resume_command(workdir: str | Path) -> str:
+    """Return what continues the run; its config lies in the workdir."""
+    return f"dis2 train --workdir {shlex.quote(str(workdir))}"
+
+
+def train(config: Config, workdir: str | Path, *, validator: Validator) -> Outcome:
+    """Train until ``config.train.steps``, or continue what ``workdir`` holds, bit by bit as if never stopped.
+
+    SIGINT and SIGTERM end it after the running step with a checkpoint; see ``Outcome.signal``.
+
+    Raises:
+        Dis2Error: bad data, a workdir of another run, a batch that the devices cannot share, only damaged
+            checkpoints, a loss that is not finite (the last good checkpoint stays), or a full disk.
+    """
+    card = DatasetCard.load(config.data.dir).select(config.data.modalities)
+    mesh = data_mesh()
+    check_batch_size(config.data.batch_size, mesh)
+    model = build_model(config.model, card, tile=train_tile(config, card))
+    with contextlib.ExitStack() as stack:
+        if jax.process_index() == 0:
+            stack.enter_context(locked(workdir))
+            claim(workdir, config=config, card=card)
+        checkpoints = stack.enter_context(Checkpoints(workdir, config=config, card=card))
+        optimizer = make_optimizer(config.optimizer, steps=config.train.steps)
+        state, position = start_state(config, model, optimizer, checkpoints, mesh=mesh)
+        run = _Run(
+            config=config,
+            card=card,
+            workdir=Path(workdir),
+            mesh=mesh,
+            model=model,
+            optimizer=optimizer,
+            validator=validator,
+            checkpoints=checkpoints,
+            stack=stack,
+            state=state,
+            position=position,
+        )
+        return run.go()
+
+
+def start_state(
+    config: Config,
+    model: DIS2,
+    optimizer: optax.GradientTransformation,
+    checkpoints: Checkpoints,
+    *,
+    mesh: Mesh,
+) -> tuple[TrainState, int]:
+    """Restore the newest whole checkpoint, or initialise: (state on the mesh, data position).
+
+    Shapes first: nothing is made on one device that is meant for many.
+    """
+    create = functools.partial(
+        create_state,
+        model,
+        optimizer,
+        seed=config.train.seed,
+        ema=config.optimizer.ema > 0,
+        accumulate=config.optimizer.accumulate > 1,
+    )
+    abstract = with_sharding(jax.eval_shape(create), replicated(mesh))
+    restored = checkpoints.restore_last(abstract)
+    if restored is not None:
+        return restored.state, restored.position
+    shardings = jax.tree.map(lambda s: s.sharding, abstract)
+    return jax.jit(create, out_shardings=shardings)(), 0
+
+
+class _Stopped(Exception):
+    """A stop request in the middle of a validation."""
+
+
+class _Run:
+    """The running state of one call of ``train``."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        card: DatasetCard,
+        workdir: Path,
+        mesh: Mesh,
+        model: DIS2,
+        optimizer: optax.GradientTransformation,
+        validator: Validator,
+        checkpoints: Checkpoints,
+        stack: contextlib.ExitStack,
+        state: TrainState,
+        position: int,
+    ) -> None:
+        self.config, self.workdir, self.mesh, self.model = config, workdir, mesh, model
+        self.validator, self.checkpoints = validator, checkpoints
+        self.state = state
+        self.step = int(state.step)
+        self.students = Scenario.students(config.model.students, card.modality_names)
+        self.first = jax.process_index() == 0
+        stream = stack.enter_context(
+            open_train_stream(
+                config.data.dir,
+                card,
+                config.data,
+                seed=config.train.seed,
+                position=position,
+                process_index=jax.process_index(),
+                process_count=jax.process_count(),
+            )
+        )
+        self.steps_per_epoch = stream.steps_per_epoch
+        self.train_step = make_train_step(model, optimizer, config, steps_per_epoch=self.steps_per_epoch)
+        schedule_steps = config.train.steps // config.optimizer.accumulate
+        self.schedule = make_schedule(config.optimizer, steps=schedule_steps)
+        self.log = stack.enter_context(RunLog(workdir, step=self.step)) if self.first else None
+        self.progress = stack.enter_context(
+            Progress(start=self.step, total=config.train.steps, on=self.first)
+        )
+        self.stop = stack.enter_context(StopRequest(self.progress.say))
+        self.speed = Speed(tiles_per_step=config.data.batch_size)
+        self.batches = stack.enter_context(device_prefetch(stream, self._put))
+        self.start_position = position
+        self.saved_step = self.step if checkpoints.steps else -1
+        self.compiled: set[tuple[Scenario, ...]] = set()
+
+    def go(self) -> Outcome:
+        """Run the steps that are left."""
+        train = self.config.train
+        self._introduce()
+        self._late_validation()
+        unchecked: tuple[int, Metrics] | None = None
+        while self.step < train.steps and not self.stop.reached():
+            metrics = self._advance()
+            # One step behind: the device works on this step while the host looks at the one before.
+            if unchecked is not None:
+                self._check(*unchecked)
+            unchecked = (self.step, metrics)
+            if self.step % train.log_every == 0 or self.step == train.steps:
+                self._log(metrics)
+            if self.step % train.eval_every == 0 or self.step == train.steps:
+                self._check(self.step, metrics)
+                self._save(metric=self._validate())
+            elif train.checkpoint_every and self.step % train.checkpoint_every == 0:
+                self._check(self.step, metrics)
+                self._save(metric=None)
+        if unchecked is not None:
+            self._check(*unchecked)
+        if self.step != self.saved_step:
+            self._save(metric=None)
+        self.checkpoints.wait()
+        return Outcome(self.step, None if self.step >= train.steps else self.stop.received)
+
+    def _advance(self) -> Metrics:
+        """One step. Its scenarios follow from (seed, step) alone."""
+        batch = next(self.batches)
+        scenarios = scenarios_at(self.step, self.config.train, self.students)
+        self.state, metrics = self.train_step(self.state, batch, scenarios)
+        self.step += 1
+        self.progress.advance()
+        if scenarios in self.compiled:
+            self.speed.count()
+        else:  # this call compiled; keep that out of the speed
+            self.compiled.add(scenarios)
+            jax.block_until_ready(metrics)
+            self.speed.restart()
+        return metrics
+
+    def _check(self, step: int, metrics: Metrics) -> None:
+        """Abort when a loss or norm of ``step`` is not finite. Waits for that step."""
+        values = jax.device_get({k: metrics[k] for k in ("loss", "norm/gradients", "norm/parameters")})
+        bad = [k for k, v in values.items() if not np.isfinite(v)]
+        if bad:
+            with contextlib.suppress(Dis2Error):
+                self.checkpoints.wait()
+            steps = self.checkpoints.steps
+            last = (
+                f"the last good checkpoint is step {steps[-1]} in {self.workdir}"
+                if steps
+                else "there is no checkpoint yet"
+            )
+            raise Dis2Error(
+                f"step {step}: {bad[0]} is {values[bad[0]]}; {last}; try a lower optimizer.learning_rate,"
+                " optimizer.clip_norm, or another seed"
+            )
+
+    def _log(self, metrics: Metrics) -> None:
+        values = {k: float(v) for k, v in jax.device_get(metrics).items()}
+        speed = self.speed.tiles_per_second
+        self.progress.show(
+            loss=values["loss"], tiles_per_second=speed, seconds_per_step=self.speed.seconds_per_step
+        )
+        if self.log is not None:
+            extra: dict[str, Any] = {
+                "learning_rate": self._learning_rate(),
+                "epoch": self.step / self.steps_per_epoch,
+                "tiles_per_second": speed,
+            }
+            self.log.scalars("train", {**values, **extra}, step=self.step)
+        self.speed.restart()
+
+    def _learning_rate(self) -> float:
+        """Rate of the update that the last step made, or took part in."""
+        every, batches = self.config.optimizer.accumulate, self.step - 1
+        first_early = self.config.optimizer.accumulate_first == "half"
+        return float(self.schedule((batches + every - 1) // every if first_early else batches // every))
+
+    def _validate(self) -> float | None:
+        """Score the evaluation variables. A stop request ends it early: None, and the loop stops then."""
+        try:
+            found = self.validator(
+                self.model, eval_variables(self.state), mesh=self.mesh, on_batch=self._stop_check
+            )
+        except _Stopped:
+            return None
+        finally:
+            self.speed.restart()
+        if self.log is not None:
+            self.log.scalars("validation", found.scalars, step=self.step)
+            self.log.images(found.images, step=self.step)
+        self.progress.say(f"step {self.step}: {found.summary}")
+        return found.metric
+
+    def _late_validation(self) -> None:
+        """Make up for a validation that a stop request cut short, so that the run is as one never stopped."""
+        due = self.step > 0 and self.step % self.config.train.eval_every == 0
+        if due and self.log is not None and jax.process_count() == 1:
+            if not self.log.has("validation", step=self.step):
+                metric = self._validate()
+                if not self.stop.reached():
+                    self.checkpoints.set_metric(self.step, metric)
+
+    def _save(self, *, metric: float | None) -> None:
+        position = self.start_position + self.batches.taken
+        self.checkpoints.save(self.state, step=self.step, position=position, metric=metric)
+        self.saved_step = self.step
+
+    def _put(self, batch: Batch) -> Any:
+        used = {"image": batch["image"], "label": batch["label"], "available": batch["available"]}
+        return put_batch(used, self.mesh)
+
+    def _stop_check(self, done: int, total: int) -> None:
+        del done, total
+        if self.stop.reached():
+            raise _Stopped
+
+    def _introduce(self) -> None:
+        parameters = sum(p.size for p in jax.tree.leaves(self.state.params))
+        self.progress.say(
+            f"{parameters / 1e6:.2f} M parameters on {self.mesh.size} {jax.default_backend()} device(s);"
+            f" {', '.join(self.model_names)}; students {', '.join(map(str, self.students))}"
+        )
+        if self.step:
+            self.progress.say(f"continuing at step {self.step} of {self.config.train.steps}")
+        if self.step < self.config.train.steps:
+            self.progress.say("compiling the first step ...")
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """Modalities in the model's order."""
+        return tuple(name for name, _ in self.model.modalities)
