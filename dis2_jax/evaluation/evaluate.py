@@ -28,16 +28,15 @@ __all__ = ["Evaluation", "ScenarioResult", "evaluate_split"]
 class Row:
     """One line of the table before it has numbers.
 
-    ``branch`` is what the model is asked for, ``available`` the modalities that it really gets. ``filled``
-    are the (modality, channels) that a baseline gets as zeros *after* normalisation: the modality's mean
-    under ``normalize='card'``, raw zero under ``'none'``. A user without student branches would do that.
+    ``branch`` is what the model is asked for, ``available`` the modalities that it really gets. The rest of
+    the branch's modalities, in a baseline, are zeros *after* normalisation: the modality's mean under
+    ``normalize='card'``, raw zero under ``'none'``. A user without student branches would do that.
     """
 
     name: str
     kind: ScenarioKind
     branch: Scenario
     available: tuple[str, ...]
-    filled: tuple[tuple[str, int], ...] = ()
 
 
 def rows_of(model: DIS2, card: DatasetCard, *, baselines: bool) -> tuple[Row, ...]:
@@ -54,10 +53,8 @@ def rows_of(model: DIS2, card: DatasetCard, *, baselines: bool) -> tuple[Row, ..
     rows += [Row(str(s), "student", s, s.available) for s in students]
     if baselines:
         for s in students:
-            filled = tuple((m.name, m.channels) for m in card.modalities if m.name not in s.available)
-            missing = "+".join(name for name, _ in filled)
-            name = f"{s} (full model, {missing} zero-filled)"
-            rows.append(Row(name, "baseline", full, s.available, filled))
+            missing = "+".join(m for m in names if m not in s.available)
+            rows.append(Row(f"{s} (full model, {missing} zero-filled)", "baseline", full, s.available))
     return tuple(rows)
 
 
@@ -128,17 +125,19 @@ def run_rows(
     The device may still be computing when this returns. ``variables`` lie where ``mesh`` says (``on_mesh``).
     """
     usable = {row.name: _usable(batch, row, card) for row in rows}
-    host = {"image": batch["image"], "label": batch["label"], "usable": usable}
+    host: dict[str, Any] = {"image": batch["image"], "label": batch["label"], "usable": usable}
+    if any(row.kind == "baseline" for row in rows):
+        # As inputs and not as constants, so that the baselines run the full branch that is compiled already.
+        host["zeros"] = {m: np.zeros_like(x) for m, x in batch["image"].items()}
     placed: Any = host if mesh is None else put_batch(host, mesh)
     return {
         row.name: count_confusion(
             variables,
-            {m: placed["image"][m] for m in row.available},
+            {m: placed["image" if m in row.available else "zeros"][m] for m in row.branch.available},
             placed["label"],
             placed["usable"][row.name],
             model=model,
             branch=row.branch,
-            filled=row.filled,
             num_classes=len(card.legend),
         )
         for row in rows
@@ -170,7 +169,7 @@ class Counts:
     """Class map ``[B, H, W]`` int32, -1 where the output is not finite; for pictures."""
 
 
-@functools.partial(jax.jit, static_argnames=("model", "branch", "filled", "num_classes"))
+@functools.partial(jax.jit, static_argnames=("model", "branch", "num_classes"))
 def count_confusion(
     variables: Mapping[str, Any],
     images: Mapping[str, jax.Array],
@@ -179,17 +178,15 @@ def count_confusion(
     *,
     model: DIS2,
     branch: Scenario,
-    filled: tuple[tuple[str, int], ...] = (),
     num_classes: int,
 ) -> Counts:
     """Predict normalised images ``[B, H, W, C]`` and count ``usable`` tiles (``[B]`` bool) against ``label``.
 
-    ``filled`` modalities (name, channels) enter as zeros. Compiled once per model and branch, across calls.
-    Counting is an integer product of one-hot maps: exact below 2^31 pixels per batch, and over a mesh one
-    small sum. Predictions that are not finite land in no column: the caller sees them as missing pixels.
+    Compiled once per model and branch, across calls. Counting is an integer product of one-hot maps: exact
+    below 2^31 pixels per batch, and over a mesh one small sum. Predictions that are not finite land in no
+    column: the caller sees them as missing pixels.
     """
-    zeros = {m: jnp.zeros((*label.shape, channels), jnp.float32) for m, channels in filled}
-    probabilities: Any = model.apply(variables, {**images, **zeros}, scenario=branch, method="predict")
+    probabilities: Any = model.apply(variables, images, scenario=branch, method="predict")
     finite = jnp.isfinite(probabilities).all(-1)
     predicted = jnp.where(finite, jnp.argmax(probabilities, axis=-1), -1)
     classes = jnp.arange(num_classes)
