@@ -19,7 +19,7 @@ from dis2_jax.schema import DatasetCard, Dis2Error, Modality, Scenario, nearest
 from dis2_jax.training.checkpoint import load_eval_variables
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Model:
     """A trained DIS2 with its dataset card. Make one with ``dis2_jax.load``.
 
@@ -28,10 +28,15 @@ class Model:
     """
 
     network: DIS2
-    variables: Mapping[str, Any] = dataclasses.field(repr=False)
-    card: DatasetCard = dataclasses.field(repr=False)
+    variables: Mapping[str, Any]
+    card: DatasetCard
     normalization: Normalization = "card"
     step: int | None = None
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(f"{m.name}[{m.channels}]" for m in self.card.modalities)
+        answers = ", ".join(str(s) for s in self.scenarios)
+        return f"<DIS2 of {self.card.name}: reads {inputs}; {len(self.classes)} classes; answers {answers}>"
 
     @property
     def modalities(self) -> tuple[str, ...]:
