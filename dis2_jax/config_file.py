@@ -1,8 +1,8 @@
 """Config files and overrides: ``configs/x.py`` + ``--config.a.b=value`` -> ``Config``; ``W/config.json``.
 
 Own parsing of the overrides instead of ``ml_collections.config_flags``: that one wants global absl flags,
-reads ``a,b`` as one string where a tuple is meant, and answers a typo with a traceback. Every value is checked by
-``Config.from_dict``.
+reads ``a,b`` as one string where a tuple is meant, and answers a typo with a traceback. Values are checked
+by ``Config.from_dict``.
 """
 
 from __future__ import annotations

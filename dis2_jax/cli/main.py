@@ -87,9 +87,7 @@ def _check_command(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None
     known = [name.replace("_", "-") for name in COMMANDS]
     word = next((a for a in argv if not a.startswith("-")), None)
     if word is not None and word not in known and argv[0] == word:
-        raise Dis2Error(
-            f"no command {word!r}{nearest(word, known)}; {parser.prog} has {', '.join(known)}"
-        )
+        raise Dis2Error(f"no command {word!r}{nearest(word, known)}; {parser.prog} has {', '.join(known)}")
 
 
 if __name__ == "__main__":

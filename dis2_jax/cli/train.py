@@ -31,9 +31,7 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     if arguments.config:
         config = config_file.load(arguments.config, rest)
     elif (Path(arguments.workdir) / config_file.CONFIG_FILE).is_file():
-        config = config_file.override(
-            config_file.read(arguments.workdir), config_file.parse_overrides(rest)
-        )
+        config = config_file.override(config_file.read(arguments.workdir), config_file.parse_overrides(rest))
     else:
         raise Dis2Error(f"workdir {arguments.workdir} holds no run yet: give --config configs/<name>.py")
     return _train(config, arguments.workdir)

@@ -69,7 +69,7 @@ class RunLog:
 
 
 class Progress:
-    """A bar on a terminal; elsewhere a line every ten seconds. ``on=False``: silent (other processes of a job)."""
+    """A bar on a terminal; elsewhere a line every ten seconds. ``on=False``: silent (other hosts)."""
 
     def __init__(self, *, start: int, total: int, on: bool = True) -> None:
         self._step, self._total, self._on = start, total, on
@@ -99,14 +99,15 @@ class Progress:
             self._bar.update()
 
     def show(self, *, loss: float, tiles_per_second: float | None, seconds_per_step: float | None) -> None:
-        """Show the newest loss, speed and time left; on a file only when the last line is old enough."""
+        """Show the newest loss, speed and time left; in a file only when the last line is old enough."""
         speed = "compiling" if tiles_per_second is None else f"{tiles_per_second:.1f} tiles/s"
         if self._bar is not None:
             self._bar.set_postfix_str(f"loss {loss:.4f}, {speed}")
         elif self._on and (time.monotonic() - self._printed > _LINE_SECONDS or self._step == self._total):
             self._printed = time.monotonic()
-            left = "" if seconds_per_step is None else _clock((self._total - self._step) * seconds_per_step)
-            self._print(f"step {self._step}/{self._total}  loss {loss:.4f}  {speed}  {left} left")
+            steps = self._total - self._step
+            left = "" if seconds_per_step is None else f"  {_clock(steps * seconds_per_step)} left"
+            self._print(f"step {self._step}/{self._total}  loss {loss:.4f}  {speed}{left}")
 
     def say(self, text: str) -> None:
         """Print a line without breaking the bar."""
@@ -121,7 +122,7 @@ class Progress:
 
 
 class Speed:
-    """Tiles per second of the steps since the last ``restart``, which leaves out compilation and validation."""
+    """Tiles per second since the last ``restart``, which leaves out compilation and validation."""
 
     def __init__(self, *, tiles_per_step: int) -> None:
         self._tiles = tiles_per_step

@@ -24,10 +24,10 @@ from dis2_jax.sharding.mesh import check_batch_size, data_mesh, put_batch, repli
 from dis2_jax.training.checkpoint import Checkpoints, with_sharding
 from dis2_jax.training.logs import Progress, RunLog, Speed
 from dis2_jax.training.optimizer import make_optimizer, make_schedule
-from dis2_jax.training.prefetch import device_prefetch
+from dis2_jax.training.prefetch import DevicePrefetch, device_prefetch
 from dis2_jax.training.signals import StopRequest
 from dis2_jax.training.state import TrainState, Tree, build_model, create_state, eval_variables
-from dis2_jax.training.step import Metrics, make_train_step, scenarios_at
+from dis2_jax.training.step import Metrics, TrainStep, make_train_step, scenarios_at
 from dis2_jax.training.workdir import claim, locked, train_tile
 
 
@@ -75,29 +75,49 @@ def train(config: Config, workdir: str | Path, *, validator: Validator) -> Outco
         Dis2Error: bad data, a workdir of another run, a batch that the devices cannot share, only damaged
             checkpoints, a loss that is not finite (the last good checkpoint stays), or a full disk.
     """
+    config = _absolute(config)
     card = DatasetCard.load(config.data.dir).select(config.data.modalities)
     mesh = data_mesh()
     check_batch_size(config.data.batch_size, mesh)
     model = build_model(config.model, card, tile=train_tile(config, card))
+    optimizer = make_optimizer(config.optimizer, steps=config.train.steps)
+    first = jax.process_index() == 0
     with contextlib.ExitStack() as stack:
-        if jax.process_index() == 0:
+        if first:
             stack.enter_context(locked(workdir))
             claim(workdir, config=config, card=card)
         checkpoints = stack.enter_context(Checkpoints(workdir, config=config, card=card))
-        optimizer = make_optimizer(config.optimizer, steps=config.train.steps)
         state, position = start_state(config, model, optimizer, checkpoints, mesh=mesh)
+        stream = stack.enter_context(
+            open_train_stream(
+                config.data.dir,
+                card,
+                config.data,
+                seed=config.train.seed,
+                position=position,
+                process_index=jax.process_index(),
+                process_count=jax.process_count(),
+            )
+        )
+        step = int(state.step)
+        progress = stack.enter_context(Progress(start=step, total=config.train.steps, on=first))
         run = _Run(
             config=config,
-            card=card,
             workdir=Path(workdir),
             mesh=mesh,
             model=model,
-            optimizer=optimizer,
+            students=Scenario.students(config.model.students, card.modality_names),
+            train_step=make_train_step(model, optimizer, config, steps_per_epoch=stream.steps_per_epoch),
+            steps_per_epoch=stream.steps_per_epoch,
             validator=validator,
             checkpoints=checkpoints,
-            stack=stack,
+            log=stack.enter_context(RunLog(workdir, step=step)) if first else None,
+            progress=progress,
+            stop=stack.enter_context(StopRequest(progress.say)),
+            batches=stack.enter_context(device_prefetch(stream, functools.partial(_put, mesh=mesh))),
+            start_position=position,
             state=state,
-            position=position,
+            step=step,
         )
         return run.go()
 
@@ -134,54 +154,32 @@ class _Stopped(Exception):
     """A stop request in the middle of a validation."""
 
 
+@dataclasses.dataclass(kw_only=True, eq=False)
 class _Run:
-    """The running state of one call of ``train``."""
+    """What the loop holds while it runs. ``step`` counts the steps done, like ``state.step``."""
 
-    def __init__(
-        self,
-        *,
-        config: Config,
-        card: DatasetCard,
-        workdir: Path,
-        mesh: Mesh,
-        model: DIS2,
-        optimizer: optax.GradientTransformation,
-        validator: Validator,
-        checkpoints: Checkpoints,
-        stack: contextlib.ExitStack,
-        state: TrainState,
-        position: int,
-    ) -> None:
-        self.config, self.workdir, self.mesh, self.model = config, workdir, mesh, model
-        self.validator, self.checkpoints = validator, checkpoints
-        self.state = state
-        self.step = int(state.step)
-        self.students = Scenario.students(config.model.students, card.modality_names)
-        self.first = jax.process_index() == 0
-        stream = stack.enter_context(
-            open_train_stream(
-                config.data.dir,
-                card,
-                config.data,
-                seed=config.train.seed,
-                position=position,
-                process_index=jax.process_index(),
-                process_count=jax.process_count(),
-            )
-        )
-        self.steps_per_epoch = stream.steps_per_epoch
-        self.train_step = make_train_step(model, optimizer, config, steps_per_epoch=self.steps_per_epoch)
-        schedule_steps = config.train.steps // config.optimizer.accumulate
-        self.schedule = make_schedule(config.optimizer, steps=schedule_steps)
-        self.log = stack.enter_context(RunLog(workdir, step=self.step)) if self.first else None
-        self.progress = stack.enter_context(
-            Progress(start=self.step, total=config.train.steps, on=self.first)
-        )
-        self.stop = stack.enter_context(StopRequest(self.progress.say))
-        self.speed = Speed(tiles_per_step=config.data.batch_size)
-        self.batches = stack.enter_context(device_prefetch(stream, self._put))
-        self.start_position = position
-        self.saved_step = self.step if checkpoints.steps else -1
+    config: Config
+    workdir: Path
+    mesh: Mesh
+    model: DIS2
+    students: tuple[Scenario, ...]
+    train_step: TrainStep
+    steps_per_epoch: int
+    validator: Validator
+    checkpoints: Checkpoints
+    log: RunLog | None
+    progress: Progress
+    stop: StopRequest
+    batches: DevicePrefetch[Batch, Any]
+    start_position: int
+    state: TrainState
+    step: int
+
+    def __post_init__(self) -> None:
+        optimizer = self.config.optimizer
+        self.schedule = make_schedule(optimizer, steps=self.config.train.steps // optimizer.accumulate)
+        self.speed = Speed(tiles_per_step=self.config.data.batch_size)
+        self.saved_step = self.step if self.checkpoints.steps else -1
         self.compiled: set[tuple[Scenario, ...]] = set()
 
     def go(self) -> Outcome:
@@ -273,8 +271,6 @@ class _Run:
             )
         except _Stopped:
             return None
-        finally:
-            self.speed.restart()
         if self.log is not None:
             self.log.scalars("validation", found.scalars, step=self.step)
             self.log.images(found.images, step=self.step)
@@ -283,21 +279,20 @@ class _Run:
 
     def _late_validation(self) -> None:
         """Make up for a validation that a stop request cut short, so that the run is as one never stopped."""
-        due = self.step > 0 and self.step % self.config.train.eval_every == 0
-        if due and self.log is not None and jax.process_count() == 1:
-            if not self.log.has("validation", step=self.step):
-                metric = self._validate()
-                if not self.stop.reached():
-                    self.checkpoints.set_metric(self.step, metric)
+        if not self.step or self.step % self.config.train.eval_every:
+            return
+        # TODO(issue 4): with several processes all must agree on this; one process knows alone.
+        if self.log is None or jax.process_count() > 1 or self.log.has("validation", step=self.step):
+            return
+        metric = self._validate()
+        if not self.stop.reached():
+            self.checkpoints.set_metric(self.step, metric)
 
     def _save(self, *, metric: float | None) -> None:
         position = self.start_position + self.batches.taken
         self.checkpoints.save(self.state, step=self.step, position=position, metric=metric)
         self.saved_step = self.step
-
-    def _put(self, batch: Batch) -> Any:
-        used = {"image": batch["image"], "label": batch["label"], "available": batch["available"]}
-        return put_batch(used, self.mesh)
+        self.speed.restart()
 
     def _stop_check(self, done: int, total: int) -> None:
         del done, total
@@ -308,14 +303,25 @@ class _Run:
         parameters = sum(p.size for p in jax.tree.leaves(self.state.params))
         self.progress.say(
             f"{parameters / 1e6:.2f} M parameters on {self.mesh.size} {jax.default_backend()} device(s);"
-            f" {', '.join(self.model_names)}; students {', '.join(map(str, self.students))}"
+            f" {', '.join(name for name, _ in self.model.modalities)};"
+            f" students {', '.join(map(str, self.students))}"
         )
         if self.step:
             self.progress.say(f"continuing at step {self.step} of {self.config.train.steps}")
         if self.step < self.config.train.steps:
             self.progress.say("compiling the first step ...")
 
-    @property
-    def model_names(self) -> tuple[str, ...]:
-        """Modalities in the model's order."""
-        return tuple(name for name, _ in self.model.modalities)
+
+def _put(batch: Batch, *, mesh: Mesh) -> Any:
+    """Onto the mesh, without what the step does not read."""
+    return put_batch({k: batch[k] for k in ("image", "label", "available")}, mesh)
+
+
+def _absolute(config: Config) -> Config:
+    """Make the dataset's path absolute: the stored config must hold from any working directory."""
+    if not config.data.dir:
+        raise Dis2Error(
+            "config data.dir is empty: give --config.data.dir=DIR, a folder of `dis2 data prepare`"
+        )
+    data = dataclasses.replace(config.data, dir=str(Path(config.data.dir).absolute()))
+    return dataclasses.replace(config, data=data)

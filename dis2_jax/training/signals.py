@@ -17,8 +17,8 @@ from jax.experimental import multihost_utils
 class StopRequest:
     """Context manager that notes the first SIGINT or SIGTERM; a second Ctrl-C raises ``KeyboardInterrupt``.
 
-    One process: own handlers, in the main thread. Several: JAX's preemption notice has SIGTERM already, and all
-    processes agree on the step; our SIGINT handler hands Ctrl-C on as SIGTERM. ``received`` is the signal number.
+    One process: own handlers, in the main thread. Several: JAX's preemption notice has SIGTERM already, and
+    all processes agree on the step; our SIGINT handler hands Ctrl-C on as SIGTERM. ``received``: its number.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
@@ -56,4 +56,6 @@ class StopRequest:
             os.kill(os.getpid(), signal.SIGTERM)
         if first:
             with contextlib.suppress(OSError, RuntimeError):  # printing from a handler may meet itself
-                self._say(f"{signal.Signals(number).name}: saving after this step (Ctrl-C again: stop at once)")
+                self._say(
+                    f"{signal.Signals(number).name}: saving after this step (Ctrl-C again: stop at once)"
+                )

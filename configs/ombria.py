@@ -1,0 +1,31 @@
+"""OMBRIA floods from the after-images alone: Sentinel-1 + Sentinel-2, each of which may be missing.
+
+    dis2 data prepare ombria --source ../shared/data/ombria --out data_out/ombria
+    dis2 train --config configs/ombria.py --workdir runs/ombria
+    dis2 evaluate --workdir runs/ombria
+
+`--config.recipe=released` trains with every switch as published, for comparison.
+"""
+
+from typing import Any
+
+from dis2_jax.recipes import base
+
+
+def get_config(recipe: str = "ours") -> Any:
+    c = base(recipe)
+    c.data.dir = "data_out/ombria"
+    c.data.modalities = ("s1_after", "s2_after")
+    c.data.crop = (128, 128)
+    c.data.batch_size = 8
+    c.train.steps, c.train.eval_every, c.train.log_every = 2000, 250, 10
+    if recipe == "ours":
+        c.data.scale = (0.8, 1.25)
+        c.data.photometric = 0.1
+        c.model.width = 16
+        c.loss.distill_ramp = 5.0
+        c.optimizer.warmup_steps = 100
+        c.optimizer.clip_norm = 5.0
+        c.optimizer.ema = 0.99
+        c.train.scenarios = "all"
+    return c
