@@ -37,7 +37,9 @@ def make_optimizer(config: OptimizerConfig, *, steps: int) -> optax.GradientTran
             optax.add_decayed_weights(**decay), optax.sgd(schedule, momentum, nesterov=config.nesterov)
         )
     elif config.name == "adam":
-        core = optax.chain(optax.add_decayed_weights(**decay), optax.adam(schedule, config.momentum, config.b2))
+        core = optax.chain(
+            optax.add_decayed_weights(**decay), optax.adam(schedule, config.momentum, config.b2)
+        )
     elif config.name == "lion":
         core = optax.lion(schedule, config.momentum, config.b2, **decay)
     else:

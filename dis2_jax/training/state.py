@@ -39,7 +39,9 @@ class TrainState:
 def build_model(config: ModelConfig, card: DatasetCard, *, tile: tuple[int, int]) -> DIS2:
     """Make the module. ``tile`` (H, W) is a training sample's size; raises ``Dis2Error`` if a side is not 16 n."""
     if any(s < 16 or s % 16 for s in tile):
-        raise Dis2Error(f"tile {tile[0]} x {tile[1]}: both sides must be multiples of 16; set config.data.crop")
+        raise Dis2Error(
+            f"tile {tile[0]} x {tile[1]}: both sides must be multiples of 16; set config.data.crop"
+        )
     return DIS2(
         modalities=tuple((m.name, m.channels) for m in card.modalities),
         num_classes=len(card.legend),
@@ -65,7 +67,12 @@ def init_variables(model: DIS2, *, seed: int) -> dict[str, Tree]:
 
 
 def create_state(
-    model: DIS2, optimizer: optax.GradientTransformation, *, seed: int, ema: bool = False, accumulate: bool = False
+    model: DIS2,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    ema: bool = False,
+    accumulate: bool = False,
 ) -> TrainState:
     """Initial state; pure, like ``init_variables``."""
     variables = init_variables(model, seed=seed)

@@ -98,7 +98,7 @@ def _advance(
     config: Config,
 ) -> tuple[TrainState, Metrics]:
     """Count the step; update the parameters, or only accumulate when the optimiser's turn has not come."""
-    norms = {"norm/gradients": optax.global_norm(gradients)}
+    norms = {"norm/gradients": optax.tree.norm(gradients)}
     every = config.optimizer.accumulate
     if every == 1:
         state, updates = _update(state, gradients, touched, optimizer, config)
@@ -118,7 +118,7 @@ def _advance(
             return state.replace(accumulated=total), jax.tree.map(jnp.zeros_like, state.params)
 
         state, updates = jax.lax.cond(state.step % every == phase, apply, wait, state)
-    norms |= {"norm/updates": optax.global_norm(updates), "norm/parameters": optax.global_norm(state.params)}
+    norms |= {"norm/updates": optax.tree.norm(updates), "norm/parameters": optax.tree.norm(state.params)}
     return state.replace(step=state.step + 1), norms
 
 
