@@ -46,7 +46,7 @@ def cross_entropy(logits: jax.Array, target: Target, *, form: str) -> jax.Array:
 
 
 def dice(logits: jax.Array, target: Target, *, form: str) -> jax.Array:
-    """Scalar, sums over the whole (global) batch. ``released`` averages over all classes, ``present`` over those in it."""
+    """Scalar, sums over the global batch. ``released`` averages over all classes, ``present`` over those in it."""
     p = jax.nn.softmax(logits) * target.pixels[..., None]
     overlap, true = (p * target.one_hot).sum((0, 1, 2)), target.one_hot.sum((0, 1, 2))
     score = 2 * overlap / (p.sum((0, 1, 2)) + true + 1e-7)
@@ -71,7 +71,11 @@ def side_segmentation(side_logits: Sequence[jax.Array], target: Target, config: 
 
 
 def distillation(
-    student: StudentOutput, full: BranchOutput, full_pooled: Sequence[jax.Array], target: Target, config: LossConfig
+    student: StudentOutput,
+    full: BranchOutput,
+    full_pooled: Sequence[jax.Array],
+    target: Target,
+    config: LossConfig,
 ) -> jax.Array:
     """Scalar: student features and predictions against the full branch's, which get no gradient.
 
@@ -79,7 +83,9 @@ def distillation(
     """
     tiles = target.pixels.max((1, 2))
     pairs = zip(
-        [*student.pooled, student.branch.token], jax.lax.stop_gradient([*full_pooled, full.token]), strict=True
+        [*student.pooled, student.branch.token],
+        jax.lax.stop_gradient([*full_pooled, full.token]),
+        strict=True,
     )
     pooled = sum(_mean(_unit_distance(s, t, config), tiles) for s, t in pairs)
     penultimate = jax.lax.stop_gradient(full.penultimate)
@@ -143,14 +149,14 @@ def dlkd_loss(
                 "orthogonality": orthogonality(output, s, tiles(s.available)),
             }
         )
-    terms |= {name: sum(p[name] for p in parts) / len(parts) for name in parts[0]}
-    weights = {
+    terms |= {name: jnp.stack([p[name] for p in parts]).mean() for name in parts[0]}
+    weights: dict[str, jax.Array | float] = {
         "full_side": config.side,
         "student_side": config.side,
         "distillation": distillation_weight,
         "orthogonality": config.orthogonality,
     } | {f"unimodal_{m}": config.unimodal for m in names}
-    terms["total"] = sum(weights.get(name, 1.0) * term for name, term in terms.items())
+    terms["total"] = jnp.stack([weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
     return terms
 
 

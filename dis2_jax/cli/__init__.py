@@ -1,0 +1,1 @@
+"""The ``dis2`` command: one small file per sub-command; parsing and printing only."""

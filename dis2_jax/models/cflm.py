@@ -1,4 +1,4 @@
-"""Classwise feature learning and the classwise decoder (METHOD.md, Parts). Classes are folded into the batch."""
+"""Classwise feature learning and the classwise decoder (METHOD.md, Parts); classes are folded into the batch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ClasswiseFeatures:
 
 @flax.struct.dataclass
 class Decoded:
-    """Logits ``[B, H, W, K]``, penultimate features ``[B, H, W, w]``, and the four side logits at strides 16, 8, 4, 2."""
+    """Logits ``[B, H, W, K]``, penultimate features ``[B, H, W, w]``, side logits at strides 16, 8, 4, 2."""
 
     logits: jax.Array
     penultimate: jax.Array
@@ -41,7 +41,7 @@ class ClasswiseAttention(nn.Module):
 
     @nn.compact
     def __call__(self, f4: jax.Array) -> ClasswiseFeatures:
-        """``f4`` is ``[B, h, w, d4]``. ``scale='mean'`` multiplies by the number of positions (METHOD.md, weakness 5)."""
+        """``f4`` is ``[B, h, w, d4]``. ``scale='mean'`` multiplies by the number of positions (weakness 5)."""
         b, h, w, d = f4.shape
         queries = self.param("queries", nn.initializers.normal(1.0), (self.num_classes, d))
         score = jnp.einsum("kd,bhwd->bkhw", queries.astype(self.dtype), f4) / jnp.sqrt(d).astype(self.dtype)

@@ -1,4 +1,4 @@
-"""The whole network: shared encoders, a full (teacher) branch and one student branch per missing-modality scenario."""
+"""The whole network: shared encoders, a full (teacher) branch, one student branch per missing-modality scenario."""
 
 from __future__ import annotations
 
@@ -125,8 +125,8 @@ class LevelPools(nn.Module):
 class DIS2(nn.Module):
     """DIS2 for M >= 2 modalities (METHOD.md). Apply modes: ``__call__`` (training), ``predict``, ``branch``.
 
-    ``modalities`` are (name, channels) in order; ``students`` the available-sets that get a branch; ``tile`` (H, W)
-    matters only to ``position='table'``. Sides of inputs are multiples of 16.
+    ``modalities`` are (name, channels) in order; ``students`` the available-sets that get a branch; ``tile``
+    (H, W) matters only to ``position='table'``. Sides of inputs are multiples of 16.
     """
 
     modalities: tuple[tuple[str, int], ...]
@@ -149,8 +149,17 @@ class DIS2(nn.Module):
         self.encoder = {m: Encoder(self.width, self.dtype) for m in names}
         self.head = {m: UnimodalHead(self.width, self.num_classes, self.dtype) for m in names}
         self.compensation = {pair: Encoder(self.width, self.dtype) for pair in self.pairs(self.students)}
-        branch = dict(
-            modalities=names,
+        self.full = self._branch()
+        self.student = {"+".join(s): self._branch() for s in self.students}
+        sources = [m for m in names if any(m in s for s in self.students)]
+        self.pools_full = LevelPools(self.pool, self.dtype)
+        self.pools_student = {"+".join(s): LevelPools(self.pool, self.dtype) for s in self.students}
+        self.pools_specific = {m: LevelPools(self.pool, self.dtype) for m in sources}
+        self.pools_compensation = {m: LevelPools(self.pool, self.dtype) for m in sources}
+
+    def _branch(self) -> Branch:
+        return Branch(
+            modalities=self.names,
             num_classes=self.num_classes,
             width=self.width,
             tile=self.tile,
@@ -162,13 +171,6 @@ class DIS2(nn.Module):
             class_scale=self.class_scale,
             dtype=self.dtype,
         )
-        self.full = Branch(**branch)
-        self.student = {"+".join(s): Branch(**branch) for s in self.students}
-        sources = [m for m in names if any(m in s for s in self.students)]
-        self.pools_full = LevelPools(self.pool, self.dtype)
-        self.pools_student = {"+".join(s): LevelPools(self.pool, self.dtype) for s in self.students}
-        self.pools_specific = {m: LevelPools(self.pool, self.dtype) for m in sources}
-        self.pools_compensation = {m: LevelPools(self.pool, self.dtype) for m in sources}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -214,9 +216,9 @@ class DIS2(nn.Module):
     ) -> DLKDOutput:
         """Full branch and the given students together, sharing the encoders.
 
-        ``images[m]`` is ``[B, H, W, C_m]``; ``available`` ``[B, M]`` bool says which of them are real in each tile.
-        What stands in for an absent modality is replaced by zeros, and its tile is left out of every batch statistic
-        that it would touch, so its content changes nothing.
+        ``images[m]`` is ``[B, H, W, C_m]``; ``available`` ``[B, M]`` bool says which of them are real in each
+        tile. What stands in for an absent modality is replaced by zeros, and its tile is left out of every
+        batch statistic that it would touch, so its content changes nothing.
         """
         there = None if available is None else available.astype(bool)
         count = self._counts(there)

@@ -114,8 +114,6 @@ class TransformerLayer(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Dropout (attention weights, both residual branches, inside the feed-forward) acts when ``train``."""
-        dense = dict(dtype=self.dtype)
-        norm = dict(epsilon=1e-5, dtype=self.dtype, use_fast_variance=False)
         drop = nn.Dropout(self.dropout, deterministic=not train)
         attended = nn.MultiHeadDotProductAttention(
             self.heads,
@@ -126,8 +124,10 @@ class TransformerLayer(nn.Module):
             force_fp32_for_softmax=self.dtype == jnp.bfloat16,
             name="attention",
         )(x)
-        x = nn.LayerNorm(**norm, name="norm1")(x + drop(attended))
-        hidden = drop(nn.relu(nn.Dense(self.feed_forward, **dense, name="hidden")(x)))
-        return nn.LayerNorm(**norm, name="norm2")(
-            x + drop(nn.Dense(x.shape[-1], **dense, name="output")(hidden))
-        )
+        x = self._norm("norm1")(x + drop(attended))
+        hidden = nn.relu(nn.Dense(self.feed_forward, dtype=self.dtype, name="hidden")(x))
+        out = nn.Dense(x.shape[-1], dtype=self.dtype, name="output")(drop(hidden))
+        return self._norm("norm2")(x + drop(out))
+
+    def _norm(self, name: str) -> nn.LayerNorm:
+        return nn.LayerNorm(1e-5, self.dtype, use_fast_variance=False, name=name)

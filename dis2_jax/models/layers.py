@@ -116,7 +116,7 @@ class BatchNorm(nn.Module):
 
 
 class PreNormConv(nn.Module):
-    """``PN(features, kernel_size)``: normalise each sample over (H, W, C) together, lrelu, convolve (METHOD.md, Parts)."""
+    """``PN(features, kernel_size)``: normalise each sample over (H, W, C), lrelu, convolve (METHOD.md, Parts)."""
 
     features: int
     kernel_size: int
@@ -138,7 +138,7 @@ class PreNormConv(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """``[B, H, W, C]`` -> ``[B, C]`` (or ``[B, project]``): softmax over positions of a two-layer score (METHOD.md, Parts)."""
+    """``[B, H, W, C]`` -> ``[B, C]`` (or ``[B, project]``), weighted by a softmax over positions (METHOD.md, Parts)."""
 
     project: int | None = None
     dtype: jnp.dtype = jnp.float32
@@ -156,7 +156,7 @@ class AttentionPool(nn.Module):
 
 
 def upsample_bilinear(x: jax.Array, factor: int) -> jax.Array:
-    """Enlarge ``[B, H, W, C]`` by an integer factor, bilinear with align_corners=True, as two small matrix products."""
+    """Enlarge ``[B, H, W, C]`` by an integer factor, bilinear, align_corners=True, as two matrix products."""
     _, h, w, _ = x.shape
     rows = jnp.asarray(_interpolation_matrix(h, factor), x.dtype)
     columns = jnp.asarray(_interpolation_matrix(w, factor), x.dtype)

@@ -24,8 +24,7 @@ class Accumulated:
     touched: dict[str, jax.Array]
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """All that training changes. ``step`` counts batches."""
 
     step: jax.Array
