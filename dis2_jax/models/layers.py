@@ -34,6 +34,7 @@ class DownConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """``H`` and ``W`` are even."""
         b, h, w, c = x.shape
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (4, 4, c, self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
@@ -57,6 +58,7 @@ class UpConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Any ``H`` and ``W``."""
         b, h, w, c = x.shape
         o = self.features
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (4, 4, c, o))
@@ -92,6 +94,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, weight: jax.Array | None = None) -> jax.Array:
+        """``x`` ``[B, H, W, C]``; with ``train`` the batch's statistics, else the running ones."""
         c = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (c,))
         bias = self.param("bias", nn.initializers.zeros, (c,))
@@ -126,6 +129,7 @@ class PreNormConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """``[B, H, W, C]`` -> ``[B, H, W, features]``."""
         wide = x.astype(stat_dtype(x.dtype))
         mean = wide.mean((1, 2, 3), keepdims=True)
         var = jnp.square(wide - mean).mean((1, 2, 3), keepdims=True)
@@ -145,6 +149,7 @@ class AttentionPool(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Score, softmax over positions in float32, weighted sum."""
         x = x.reshape(x.shape[0], -1, x.shape[-1]).astype(self.dtype)
         hidden = nn.relu(nn.Dense(128, dtype=self.dtype, name="score_hidden")(x))
         score = nn.Dense(1, dtype=self.dtype, name="score")(hidden)

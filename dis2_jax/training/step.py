@@ -25,7 +25,9 @@ class TrainStep(Protocol):
 
     def __call__(
         self, state: TrainState, batch: Mapping[str, Any], scenarios: tuple[Scenario, ...]
-    ) -> tuple[TrainState, Metrics]: ...
+    ) -> tuple[TrainState, Metrics]:
+        """Take one step."""
+        ...
 
 
 def scenarios_at(step: int, config: TrainConfig, students: Sequence[Scenario]) -> tuple[Scenario, ...]:
