@@ -126,7 +126,7 @@ def test_bad_override_is_one_clear_line(argument: str, words: str) -> None:
 def test_broken_config_file_is_named(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "mine.py"
     path.write_text(text)
-    with pytest.raises(Dis2Error, match="mine.py") as e:
+    with pytest.raises(Dis2Error, match=r"mine\.py") as e:
         config_file.load(path)
     assert words in str(e.value)
     assert "\n" not in str(e.value)
