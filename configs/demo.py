@@ -15,8 +15,9 @@ def get_config(recipe: str = "ours") -> Any:
     c.data.dir = "data_out/synthetic_city"
     c.data.batch_size = 8
     c.model.width = 8
-    c.train.steps, c.train.eval_every, c.train.log_every = 400, 200, 10
+    c.train.steps, c.train.eval_every, c.train.log_every = 700, 350, 10
     if recipe == "ours":
+        c.loss.distill_ramp = 3.0
         c.train.scenarios = "all"
         c.optimizer.learning_rate = 3e-3
         c.optimizer.warmup_steps = 20

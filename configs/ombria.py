@@ -17,15 +17,18 @@ def get_config(recipe: str = "ours") -> Any:
     c.data.dir = "data_out/ombria"
     c.data.modalities = ("s1_after", "s2_after")
     c.data.crop = (128, 128)
-    c.data.batch_size = 8
-    c.train.steps, c.train.eval_every, c.train.log_every = 2000, 250, 10
+    c.data.batch_size = 4
+    c.model.width = 16
+    c.train.steps, c.train.eval_every, c.train.log_every = 500, 250, 10
     if recipe == "ours":
         c.data.scale = (0.8, 1.25)
         c.data.photometric = 0.1
-        c.model.width = 16
         c.loss.distill_ramp = 5.0
-        c.optimizer.warmup_steps = 100
+        c.optimizer.learning_rate = 1.5e-3
+        c.optimizer.warmup_steps = 40
         c.optimizer.clip_norm = 5.0
         c.optimizer.ema = 0.99
         c.train.scenarios = "all"
+    else:  # position tables know one tile size: whole chips, as many pixels per step
+        c.data.crop, c.data.batch_size = (0, 0), 1
     return c

@@ -79,11 +79,12 @@ class LossConfig:
     """`released`: an absent class scores 0; `present`: mean over the classes in the batch."""
     distill_reduction: Literal["mean", "sum"] = "sum"
     """Squared distance of unit vectors: `mean` over channels (released) or `sum`; KL over classes likewise."""
-    distillation: float = 1.0
+    distillation: float = 0.3
     orthogonality: float = 1.0
     temperature: float = 2.0
     unimodal: float = 1.0
-    side: float = 1.0
+    side: float = 0.25
+    """Weight of each of the four side maps of a branch; released: 1."""
     distill_start: float = 0.0
     """Distillation weight is 0 before this moment ..."""
     distill_ramp: float = 0.0

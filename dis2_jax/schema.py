@@ -49,6 +49,8 @@ class Modality:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise Dis2Error(f"modality name {self.name!r}: use lower-case letters, digits and _ (no +)")
+        if "_to_" in self.name:
+            raise Dis2Error(f"modality name {self.name!r}: '_to_' is kept for naming compensation encoders")
         if self.channels < 1:
             raise Dis2Error(f"modality {self.name!r}: channels must be at least 1, not {self.channels}")
 
