@@ -68,7 +68,7 @@ def test_bad_legends(change, message):
 
 @pytest.mark.parametrize("name", ["RGB", "a+b", "", "1st", "a b", "a_to_b"])
 def test_bad_modality_names(name):
-    with pytest.raises(Dis2Error, match="use lower-case letters|'_to_' is kept"):
+    with pytest.raises(Dis2Error, match=r"use lower-case letters|'_to_' is kept"):
         Modality(name, 1)
 
 

@@ -85,14 +85,14 @@ def make_train_step(
             for name, tree in state.params.items()
         }
         touched = {name: jnp.asarray(name in names) for name in state.params}
-        state, norms = _advance(state, gradients, touched, optimizer, config)
+        state, norms = advance(state, gradients, touched, optimizer, config)
         metrics = {"loss": terms.pop("total"), **{f"loss/{k}": v for k, v in terms.items()}, **norms}
         return state.replace(batch_stats=batch_stats), metrics
 
     return step
 
 
-def _advance(
+def advance(
     state: TrainState,
     gradients: Tree,
     touched: dict[str, jax.Array],
