@@ -28,6 +28,7 @@ from dis2_jax.schema import Dis2Error
 from dis2_jax.training import loop
 from dis2_jax.training.checkpoint import load_eval_variables
 from dis2_jax.training.loop import Outcome, Validation, train
+from dis2_jax.training.signals import StopRequest
 
 STEPS = 6
 CONFIG = Config(
@@ -233,6 +234,18 @@ def test_workdir_in_use_is_refused(config: Config, tmp_path: Path) -> None:
 
     train(but(config, train={"steps": 1}), tmp_path, validator=FakeValidator(meanwhile=second_run))
     assert seen == ["refused"]
+
+
+def test_second_ctrl_c_stops_at_once() -> None:
+    said: list[str] = []
+    with StopRequest(said.append) as stop:
+        assert not stop.reached()
+        signal.raise_signal(signal.SIGINT)
+        assert stop.reached()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert len(said) == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def run_until_step(step: int, workdir: Path, arguments: list[str], number: signal.Signals) -> tuple[int, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from pathlib import Path
@@ -40,6 +41,8 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
 def _train(config: Any, workdir: str) -> int:
     import jax
 
+    # Orbax warns when a save is slower than the steps before the next one: nothing that a user must act on.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     if config.model.dtype == "float64":
         jax.config.update("jax_enable_x64", True)
 

@@ -87,8 +87,8 @@ class Checkpoints:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self.close()
-        else:  # the first error is the one to report
-            with contextlib.suppress(Exception):
+        elif kind is not KeyboardInterrupt:  # that one means at once: do not wait for the disk
+            with contextlib.suppress(Exception):  # the first error is the one to report
                 self.close()
 
     @property

@@ -147,7 +147,9 @@ def start_state(
     if restored is not None:
         return restored.state, restored.position
     shardings = jax.tree.map(lambda s: s.sharding, abstract)
-    return jax.jit(create, out_shardings=shardings)(), 0
+    # Random initialisation is a long program that runs once: on CPU optimising it takes three times as long.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return jax.jit(create, out_shardings=shardings, compiler_options=options)(), 0
 
 
 class _Stopped(Exception):
