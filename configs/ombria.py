@@ -4,7 +4,8 @@
     dis2 train --config configs/ombria.py --workdir runs/ombria
     dis2 evaluate --workdir runs/ombria
 
-`--config.recipe=released` trains with every switch as published, for comparison.
+`--config.recipe=released` trains with every switch as published, for comparison - but for the width (16, not 32)
+and the batch (one whole chip: as many pixels per step as ours), so that both cost about the same.
 """
 
 from typing import Any

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -79,7 +80,7 @@ class LossConfig:
     """`released`: an absent class scores 0; `present`: mean over the classes in the batch."""
     distill_reduction: Literal["mean", "sum"] = "sum"
     """Squared distance of unit vectors: `mean` over channels (released) or `sum`; KL over classes likewise."""
-    distillation: float = 0.3
+    distillation: float = 0.1
     orthogonality: float = 1.0
     temperature: float = 2.0
     unimodal: float = 1.0
@@ -209,6 +210,7 @@ def _coerce(value: Any, hint: Any, path: str) -> Any:
 
 def _check(c: Config) -> None:
     """Raise ``Dis2Error`` for the first value that cannot work."""
+    _check_finite(c.to_dict(), path="")
     rules = [
         (c.data.batch_size >= 1, "data.batch_size", c.data.batch_size, "at least 1"),
         (all(s >= 0 and s % 16 == 0 for s in c.data.crop), "data.crop", c.data.crop, "multiples of 16"),
@@ -216,6 +218,11 @@ def _check(c: Config) -> None:
         (c.data.photometric >= 0, "data.photometric", c.data.photometric, "at least 0"),
         (c.data.workers >= 0, "data.workers", c.data.workers, "at least 0"),
         (c.data.samples_per_epoch >= 0, "data.samples_per_epoch", c.data.samples_per_epoch, "at least 0"),
+        (c.data.rotate_degrees >= 0, "data.rotate_degrees", c.data.rotate_degrees, "at least 0"),
+        (c.train.panels >= 0, "train.panels", c.train.panels, "at least 0"),
+        (0 <= c.optimizer.b2 < 1, "optimizer.b2", c.optimizer.b2, "in [0, 1)"),
+        (c.optimizer.weight_decay >= 0, "optimizer.weight_decay", c.optimizer.weight_decay, "at least 0"),
+        (c.optimizer.warmup_steps >= 0, "optimizer.warmup_steps", c.optimizer.warmup_steps, "at least 0"),
         (c.model.width >= 8 and c.model.width % 8 == 0, "model.width", c.model.width, "a multiple of 8"),
         (
             c.model.heads >= 1 and 8 * c.model.width % c.model.heads == 0,
@@ -254,3 +261,12 @@ def _check(c: Config) -> None:
     w = c.train.scenario_weights
     if any(x < 0 for x in w) or (w and sum(w) <= 0):
         raise Dis2Error(f"config train.scenario_weights = {w}: weights are at least 0 and not all 0")
+
+
+def _check_finite(values: Mapping[str, Any], *, path: str) -> None:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            _check_finite(value, path=f"{path}{key}.")
+        for x in value if isinstance(value, tuple) else (value,):
+            if isinstance(x, float) and not math.isfinite(x):
+                raise Dis2Error(f"config {path}{key} = {value}: it must be finite")

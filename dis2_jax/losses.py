@@ -90,8 +90,8 @@ def distillation(
     pooled = sum(_mean(_unit_distance(s, t, config), tiles) for s, t in pairs)
     penultimate = jax.lax.stop_gradient(full.penultimate)
     spatial = _mean(_unit_distance(student.branch.penultimate, penultimate, config), target.pixels)
-    log_s = _log_softmax(student.branch.logits / config.temperature)
-    log_t = _log_softmax(jax.lax.stop_gradient(full.logits) / config.temperature)
+    log_s = _log_softmax(student.branch.logits, config)
+    log_t = _log_softmax(jax.lax.stop_gradient(full.logits), config)
     kl = _reduce(jnp.exp(log_t) * (log_t - log_s), config)
     return pooled + spatial + config.temperature**2 * _mean(kl, target.pixels)
 
@@ -99,7 +99,8 @@ def distillation(
 def orthogonality(output: DLKDOutput, scenario: Scenario, tiles: jax.Array) -> jax.Array:
     """Squared cosine between compensation and specific features of a source modality, summed over levels 1-3.
 
-    Mean over the scenario's (available -> missing) pairs, of which there is one for M = 2.
+    Mean over the scenario's (available -> missing) pairs, of which there is one for M = 2. ``tiles`` ``[B]`` is 1
+    for the tiles that count.
     """
     made = output.students[str(scenario)].compensation
     total = jnp.zeros((), stat_dtype(output.full.logits.dtype))
@@ -146,7 +147,7 @@ def dlkd_loss(
                 "student": segmentation(student.branch.logits, own, config),
                 "student_side": side_segmentation(student.branch.side_logits, own, config),
                 "distillation": distillation(student, output.full, output.full_pooled, complete, config),
-                "orthogonality": orthogonality(output, s, tiles(s.available)),
+                "orthogonality": orthogonality(output, s, own.pixels.max((1, 2))),
             }
         )
     terms |= {name: jnp.stack([p[name] for p in parts]).mean() for name in parts[0]}
@@ -182,8 +183,8 @@ def _reduce(x: jax.Array, config: LossConfig) -> jax.Array:
     return x.mean(-1) if config.distill_reduction == "mean" else x.sum(-1)
 
 
-def _log_softmax(logits: jax.Array) -> jax.Array:
-    return jax.nn.log_softmax(logits.astype(stat_dtype(logits.dtype)))
+def _log_softmax(logits: jax.Array, config: LossConfig) -> jax.Array:
+    return jax.nn.log_softmax(logits.astype(stat_dtype(logits.dtype)) / config.temperature)
 
 
 def _mean(values: jax.Array, counted: jax.Array) -> jax.Array:

@@ -49,8 +49,8 @@ class Modality:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise Dis2Error(f"modality name {self.name!r}: use lower-case letters, digits and _ (no +)")
-        if "_to_" in self.name:
-            raise Dis2Error(f"modality name {self.name!r}: '_to_' is kept for naming compensation encoders")
+        if "_to_" in f"_{self.name}_":
+            raise Dis2Error(f"modality name {self.name!r}: 'to' is kept for naming compensation encoders")
         if self.channels < 1:
             raise Dis2Error(f"modality {self.name!r}: channels must be at least 1, not {self.channels}")
 
@@ -164,6 +164,8 @@ class DatasetCard:
             )
         try:
             return cls.from_json(path.read_text())
+        except (OSError, UnicodeDecodeError) as e:
+            raise Dis2Error(f"{path} cannot be read: {e}") from e
         except Dis2Error as e:
             raise Dis2Error(f"{path}: {e}") from e
 

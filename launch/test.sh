@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Make the environment with the test tools, then run lint, types and all tests.
-# Arguments go to pytest:  bash launch/test.sh -k golden        bash launch/test.sh -m slow
+# Arguments go to pytest:  bash launch/test.sh -k golden
 set -euo pipefail
 # shellcheck source=launch/_environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
@@ -16,4 +16,4 @@ say "ruff"
 say "mypy"
 "$VENV/bin/mypy"
 say "pytest"
-exec "$VENV/bin/python" -m pytest -m "not slow" "$@"
+exec "$VENV/bin/python" -m pytest "$@"

@@ -12,7 +12,13 @@ def write_raster(path, x, *, nodata=None, crs=None, origin=None, pixel=1.0, pale
 
     x = x if x.ndim == 3 else x[..., None]
     path.parent.mkdir(parents=True, exist_ok=True)
-    profile = {"height": x.shape[0], "width": x.shape[1], "count": x.shape[2], "dtype": x.dtype, "nodata": nodata}
+    profile = {
+        "height": x.shape[0],
+        "width": x.shape[1],
+        "count": x.shape[2],
+        "dtype": x.dtype,
+        "nodata": nodata,
+    }
     profile |= {"driver": "PNG" if path.suffix == ".png" else "GTiff", "crs": crs}
     if origin is not None:
         profile["transform"] = rasterio.Affine(pixel, 0, origin[0], 0, -pixel, origin[1])

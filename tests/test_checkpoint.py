@@ -23,7 +23,7 @@ from dis2_jax.schema import ClassLegend, DatasetCard, Dis2Error, Modality
 from dis2_jax.sharding.mesh import data_mesh, replicated
 from dis2_jax.training import manifest
 from dis2_jax.training.checkpoint import Checkpoints, load_eval_variables, with_sharding
-from dis2_jax.training.state import TrainState, build_model, create_state
+from dis2_jax.training.state import Accumulated, TrainState, build_model, create_state
 from dis2_jax.training.workdir import claim
 
 CONFIG = Config(model=ModelConfig(width=8, depth=1, feed_forward=16), optimizer=OptimizerConfig(ema=0.9))
@@ -45,6 +45,7 @@ def small_state(step: int) -> TrainState:
         batch_stats={"full": {"mean": jnp.arange(3.0)}},
         opt_state=optax.adamw(1e-3).init(params),
         ema=jax.tree.map(lambda p: p / 2, params),
+        accumulated=Accumulated(gradients=params, touched={"full": jnp.asarray(True)}),
     )
 
 

@@ -146,6 +146,16 @@ def test_stopped_in_a_validation_and_resumed(
     assert load_eval_variables(tmp_path).step == load_eval_variables(reference).step
 
 
+def test_stopped_in_the_last_validation(config: Config, reference: Path, tmp_path: Path) -> None:
+    workdir = tmp_path / "run"
+    shutil.copytree(reference, workdir)
+    shutil.rmtree(workdir / "checkpoints" / str(STEPS))
+    stopper = FakeValidator(meanwhile=lambda: signal.raise_signal(signal.SIGTERM))
+    assert train(config, workdir, validator=stopper) == Outcome(STEPS, signal=signal.SIGTERM)
+    assert train(config, workdir, validator=FakeValidator()) == Outcome(STEPS)
+    assert_same_run(workdir, reference)
+
+
 def test_finished_run_stays_as_it_is(config: Config, reference: Path, tmp_path: Path) -> None:
     shutil.copytree(reference, tmp_path / "run")
     assert train(config, tmp_path / "run", validator=FakeValidator()) == Outcome(STEPS)

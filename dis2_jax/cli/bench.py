@@ -45,14 +45,16 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace, rest: list[str]) -> None:
     """Measure and print."""
-    from dis2_jax import config_file
+    from dis2_jax import config_file, recipes
     from dis2_jax.bench import bench_step
     from dis2_jax.config import Config
 
     if arguments.config:
         config = config_file.load(arguments.config, rest)
     else:
-        config = config_file.override(Config(), config_file.parse_overrides(rest))
+        overrides = config_file.parse_overrides(rest)
+        base = recipes.base(overrides.get("recipe", "ours")).to_dict()
+        config = config_file.override(Config.from_dict(base), overrides)
     if arguments.dtype:
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype=arguments.dtype))
     tile = parse_tile(arguments.tile) if arguments.tile else _default_tile(config)

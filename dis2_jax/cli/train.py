@@ -48,8 +48,9 @@ def _train(config: Any, workdir: str) -> int:
 
     from dis2_jax.evaluation.validate import SplitValidator
     from dis2_jax.schema import DatasetCard
-    from dis2_jax.training.loop import resume_command, train
+    from dis2_jax.training.loop import absolute_data, resume_command, train
 
+    config = absolute_data(config)
     card = DatasetCard.load(config.data.dir).select(config.data.modalities)
     try:
         outcome = train(config, workdir, validator=SplitValidator(config, card))

@@ -129,8 +129,13 @@ def check_same_grid(a: RasterInfo, b: RasterInfo) -> None:
         )
 
 
-def check_finite(x: np.ndarray, path: str | Path, *, valid: np.ndarray | None = None) -> None:
-    """Raise ``Dis2Error`` when a float raster ``[H, W, C]`` has NaN or inf (inside ``valid`` ``[H, W]``)."""
+def check_finite(
+    x: np.ndarray, path: str | Path, *, valid: np.ndarray | None = None, origin: tuple[int, int] = (0, 0)
+) -> None:
+    """Raise ``Dis2Error`` when a float raster ``[H, W, C]`` has NaN or inf (inside ``valid`` ``[H, W]``).
+
+    ``origin`` is the (row, column) of a window in its file.
+    """
     if x.dtype.kind != "f":
         return
     bad = ~np.isfinite(x)
@@ -139,7 +144,8 @@ def check_finite(x: np.ndarray, path: str | Path, *, valid: np.ndarray | None = 
     if bad.any():
         row, col, band = (int(i[0]) for i in np.nonzero(bad))
         raise Dis2Error(
-            f"{path} holds {int(bad.sum())} NaN or inf (first: row {row}, column {col}, band {band + 1}): "
+            f"{path} holds {int(bad.sum())} NaN or inf (first: row {origin[0] + row}, "
+            f"column {origin[1] + col}, band {band + 1}): "
             "declare its nodata value (NaN may be one) or mend the file"
         )
 

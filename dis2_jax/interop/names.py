@@ -168,6 +168,7 @@ def _require_published_form(model: DIS2) -> None:
             {tuple(s) for s in model.students} == {(m,) for m in model.names},
             f"a student for each single modality, not {['+'.join(s) for s in model.students]}",
         ),
+        (model.heads == 8, f"8 attention heads, not {model.heads}"),
         (model.position == "table", f"model.position = 'table', not {model.position!r}"),
     )
     for holds, text in rules:

@@ -191,20 +191,22 @@ class DIS2(nn.Module):
             if any(a in s and m not in s for s in students)
         )
 
-    def used_modules(self, students: Iterable[Scenario]) -> frozenset[str]:
-        """Top-level parameter names that a training step with these students can change.
+    def used_modules(self, students: Iterable[Scenario]) -> dict[str, list[tuple[str, ...]]]:
+        """Top-level parameter names that a training step with these students can change, and what it takes.
 
-        The full branch's pools are not among them: they stand behind a stop-gradient (METHOD.md, weakness 3).
+        The values are sets of modalities: a tile that has all of one of them acts on the module. The full branch's
+        pools are not named: they stand behind a stop-gradient (METHOD.md, weakness 3).
         """
-        chosen = [s.available for s in students]
-        sources = [m for m in self.names if any(m in s for s in chosen)]
-        return frozenset(
-            ["full"]
-            + [f"{part}_{m}" for m in self.names for part in ("encoder", "head")]
-            + [f"compensation_{pair}" for pair in self.pairs(chosen)]
-            + [f"{part}_{'+'.join(s)}" for s in chosen for part in ("student", "pools_student")]
-            + [f"{part}_{m}" for m in sources for part in ("pools_specific", "pools_compensation")]
-        )
+        used: dict[str, list[tuple[str, ...]]] = {"full": [self.names]}
+        for m in self.names:
+            used |= {f"encoder_{m}": [(m,)], f"head_{m}": [(m,)]}
+        for s in (s.available for s in students):
+            used |= {f"student_{'+'.join(s)}": [s], f"pools_student_{'+'.join(s)}": [self.names]}
+            for name in [f"compensation_{pair}" for pair in self.pairs([s])] + [
+                f"{part}_{m}" for m in s for part in ("pools_specific", "pools_compensation")
+            ]:
+                used.setdefault(name, []).append(s)
+        return used
 
     def __call__(
         self,

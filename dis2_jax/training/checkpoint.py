@@ -118,7 +118,8 @@ class Checkpoints:
                 raise Dis2Error(f"{self.folder}: step {step} was not saved; newest is {self.steps[-1:]}")
 
     def set_metric(self, step: int, metric: float | None) -> None:
-        """Rank a finished checkpoint that was saved before its validation was done."""
+        """Rank a checkpoint that was saved before its validation was done; waits until it is on disk."""
+        self.wait()
         self._metrics[step] = metric
         if jax.process_index() == 0:
             folder = self.folder / str(step)

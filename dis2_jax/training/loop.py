@@ -27,7 +27,7 @@ from dis2_jax.training.optimizer import make_optimizer, make_schedule
 from dis2_jax.training.prefetch import DevicePrefetch, device_prefetch
 from dis2_jax.training.signals import StopRequest
 from dis2_jax.training.state import TrainState, Tree, build_model, create_state, eval_variables
-from dis2_jax.training.step import Metrics, TrainStep, make_train_step, scenarios_at
+from dis2_jax.training.step import Metrics, TrainStep, check_scenarios, make_train_step, scenarios_at
 from dis2_jax.training.workdir import claim, locked, train_tile
 
 
@@ -75,11 +75,12 @@ def train(config: Config, workdir: str | Path, *, validator: Validator) -> Outco
         Dis2Error: bad data, a workdir of another run, a batch that the devices cannot share, only damaged
             checkpoints, a loss that is not finite (the last good checkpoint stays), or a full disk.
     """
-    config = _absolute(config)
+    config = absolute_data(config)
     card = DatasetCard.load(config.data.dir).select(config.data.modalities)
     mesh = data_mesh()
     check_batch_size(config.data.batch_size, mesh)
     model = build_model(config.model, card, tile=train_tile(config, card))
+    check_scenarios(config.train, model.scenarios[1:])
     optimizer = make_optimizer(config.optimizer, steps=config.train.steps)
     first = jax.process_index() == 0
     with contextlib.ExitStack() as stack:
@@ -183,6 +184,7 @@ class _Run:
         self.speed = Speed(tiles_per_step=self.config.data.batch_size)
         self.saved_step = self.step if self.checkpoints.steps else -1
         self.compiled: set[tuple[Scenario, ...]] = set()
+        self.cut_short = False
 
     def go(self) -> Outcome:
         """Run the steps that are left."""
@@ -200,16 +202,19 @@ class _Run:
                 self._log(metrics)
             if self.step % train.eval_every == 0 or self.step == train.steps:
                 self._check(self.step, metrics)
-                self._save(metric=self._validate())
+                # Saved before it is scored: an error in the validation must not cost the steps before it.
+                self._save()
+                self._rank()
             elif train.checkpoint_every and self.step % train.checkpoint_every == 0:
                 self._check(self.step, metrics)
-                self._save(metric=None)
+                self._save()
         if unchecked is not None:
             self._check(*unchecked)
         if self.step != self.saved_step:
-            self._save(metric=None)
+            self._save()
         self.checkpoints.wait()
-        return Outcome(self.step, None if self.step >= train.steps else self.stop.received)
+        finished = self.step >= train.steps and not self.cut_short
+        return Outcome(self.step, None if finished else self.stop.received)
 
     def _advance(self) -> Metrics:
         """One step. Its scenarios follow from (seed, step) alone."""
@@ -272,6 +277,7 @@ class _Run:
                 self.model, eval_variables(self.state), mesh=self.mesh, on_batch=self._stop_check
             )
         except _Stopped:
+            self.cut_short = True
             return None
         if self.log is not None:
             self.log.scalars("validation", found.scalars, step=self.step)
@@ -281,18 +287,23 @@ class _Run:
 
     def _late_validation(self) -> None:
         """Make up for a validation that a stop request cut short, so that the run is as one never stopped."""
-        if not self.step or self.step % self.config.train.eval_every:
+        train = self.config.train
+        if not self.step or (self.step % train.eval_every and self.step != train.steps):
             return
-        # TODO(issue 4): with several processes all must agree on this; one process knows alone.
+        # One process alone reads the log, and several would have to agree: there it is left out.
         if self.log is None or jax.process_count() > 1 or self.log.has("validation", step=self.step):
             return
+        self._rank()
+
+    def _rank(self) -> None:
+        """Validate, and rank the checkpoint of this step by the result."""
         metric = self._validate()
-        if not self.stop.reached():
+        if not self.cut_short:
             self.checkpoints.set_metric(self.step, metric)
 
-    def _save(self, *, metric: float | None) -> None:
+    def _save(self) -> None:
         position = self.start_position + self.batches.taken
-        self.checkpoints.save(self.state, step=self.step, position=position, metric=metric)
+        self.checkpoints.save(self.state, step=self.step, position=position, metric=None)
         self.saved_step = self.step
         self.speed.restart()
 
@@ -319,8 +330,11 @@ def _put(batch: Batch, *, mesh: Mesh) -> Any:
     return put_batch({k: batch[k] for k in ("image", "label", "available")}, mesh)
 
 
-def _absolute(config: Config) -> Config:
-    """Make the dataset's path absolute: the stored config must hold from any working directory."""
+def absolute_data(config: Config) -> Config:
+    """Make the dataset's path absolute, so that the stored config holds from any working directory.
+
+    Raises ``Dis2Error`` when the config names no dataset.
+    """
     if not config.data.dir:
         raise Dis2Error(
             "config data.dir is empty: give --config.data.dir=DIR, a folder of `dis2 data prepare`"

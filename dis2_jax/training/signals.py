@@ -25,6 +25,7 @@ class StopRequest:
         self.received: int | None = None
         self._say = say
         self._polls = 0
+        self._agreed = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -41,10 +42,10 @@ class StopRequest:
         """Whether to stop now. With several processes all must call this equally often."""
         if jax.process_count() > 1:
             self._polls += 1
-            if multihost_utils.reached_preemption_sync_point(self._polls):
-                self.received = self.received or signal.SIGTERM
-                return True
-            return False
+            # True at one poll only, so it is kept.
+            if not self._agreed and multihost_utils.reached_preemption_sync_point(self._polls):
+                self._agreed, self.received = True, self.received or signal.SIGTERM
+            return self._agreed
         return self.received is not None
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -14,7 +14,7 @@ import optax
 from dis2_jax.config import Config, TrainConfig
 from dis2_jax.losses import distillation_weight, dlkd_loss
 from dis2_jax.models.dis2 import DIS2
-from dis2_jax.schema import Scenario
+from dis2_jax.schema import Dis2Error, Scenario
 from dis2_jax.training.state import Accumulated, TrainState, Tree
 
 Metrics = dict[str, jax.Array]
@@ -37,6 +37,15 @@ def scenarios_at(step: int, config: TrainConfig, students: Sequence[Scenario]) -
     weights = np.asarray(config.scenario_weights or [1.0] * len(students))
     drawn = np.random.default_rng([config.seed, step]).choice(len(students), p=weights / weights.sum())
     return (students[int(drawn)],)
+
+
+def check_scenarios(config: TrainConfig, students: Sequence[Scenario]) -> None:
+    """Raise ``Dis2Error`` unless ``scenario_weights`` has one weight per student (or is empty)."""
+    if config.scenario_weights and len(config.scenario_weights) != len(students):
+        raise Dis2Error(
+            f"config train.scenario_weights has {len(config.scenario_weights)} weights for {len(students)}"
+            f" students ({', '.join(map(str, students))}): give one each, or () for equal ones"
+        )
 
 
 def make_train_step(
@@ -77,19 +86,26 @@ def make_train_step(
     def step(
         state: TrainState, batch: Mapping[str, Any], scenarios: tuple[Scenario, ...]
     ) -> tuple[TrainState, Metrics]:
-        names = model.used_modules(scenarios) & state.params.keys()
-        used = {name: state.params[name] for name in names}
+        names = model.used_modules(scenarios)
+        used = {name: tree for name, tree in state.params.items() if name in names}
         gradients, (terms, batch_stats) = jax.grad(loss_fn, has_aux=True)(used, state, batch, scenarios)
         gradients = {
             name: gradients[name] if name in names else jax.tree.map(jnp.zeros_like, tree)
             for name, tree in state.params.items()
         }
-        touched = {name: jnp.asarray(name in names) for name in state.params}
+        there = dict(zip(model.names, batch["available"].astype(bool).T, strict=True))
+        touched = {name: _acted_on(there, names.get(name, [])) for name in state.params}
         state, norms = advance(state, gradients, touched, optimizer, config)
         metrics = {"loss": terms.pop("total"), **{f"loss/{k}": v for k, v in terms.items()}, **norms}
         return state.replace(batch_stats=batch_stats), metrics
 
     return step
+
+
+def _acted_on(there: Mapping[str, jax.Array], needed: Sequence[Sequence[str]]) -> jax.Array:
+    """Whether some tile has all modalities of one of the ``needed`` sets; ``there[m]`` is ``[B]`` bool."""
+    tiles = [functools.reduce(jnp.logical_and, [there[m] for m in modalities]) for modalities in needed]
+    return jnp.stack(tiles).any() if tiles else jnp.asarray(False)
 
 
 def advance(

@@ -32,9 +32,18 @@ _CARD_KEYS = ("name", "modalities", "legend", "tile", "splits")
 
 
 def train_tile(config: Config, card: DatasetCard) -> tuple[int, int]:
-    """(height, width) of a training sample in pixels."""
+    """(height, width) of a training sample in pixels.
+
+    Raises ``Dis2Error`` for position tables with a crop: validation reads whole tiles, which they would not fit.
+    """
     height, width = config.data.crop
-    return (height or card.tile[0], width or card.tile[1])
+    tile = (height or card.tile[0], width or card.tile[1])
+    if config.model.position == "table" and tile != card.tile:
+        raise Dis2Error(
+            f"config data.crop = {config.data.crop} with model.position = 'table': position tables know one tile size,"
+            f" and evaluation reads whole tiles of {card.tile}; set data.crop = (0, 0) or position = 'sincos'"
+        )
+    return tile
 
 
 def check_same_run(
@@ -58,13 +67,9 @@ def check_same_run(
 def claim(workdir: str | Path, *, config: Config, card: DatasetCard) -> None:
     """Store config and card in a new workdir; in an old one check that it is this run, then update it.
 
-    Raises ``Dis2Error``: the workdir holds another config or dataset, or cannot be written.
+    Raises ``Dis2Error``: the workdir holds another config or dataset.
     """
     folder = Path(workdir)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise Dis2Error(f"workdir {folder} cannot be made: {e.strerror}") from e
     if (folder / config_file.CONFIG_FILE).is_file():
         check_same_run(
             old=config_file.read(folder),
@@ -96,10 +101,17 @@ def write_card(card: DatasetCard, workdir: str | Path) -> None:
 
 @contextlib.contextmanager
 def locked(workdir: str | Path) -> Iterator[None]:
-    """Hold the workdir for one process; a second one gets ``Dis2Error``. The lock dies with its process."""
+    """Make the workdir and hold it for one process; the lock dies with its process.
+
+    Raises ``Dis2Error``: another process holds it, or it cannot be made or written.
+    """
     path = Path(workdir) / ".lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as f:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        f = path.open("w")
+    except OSError as e:
+        raise Dis2Error(f"workdir {workdir} cannot be written: {e.strerror}; choose another --workdir") from e
+    with f:
         try:
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as e:

@@ -121,7 +121,7 @@ def read_window(
     """Return a modality's window ``[h, w, C]`` as stored, nodata filled, and its valid mask ``[h, w]``."""
     raw = reader.read(part.window)
     good = ~nodata_mask(raw, reader.info.nodata if m.nodata is None else m.nodata)
-    check_finite(raw, reader.path, valid=good)
+    check_finite(raw, reader.path, valid=good, origin=(part.row, part.col))
     if m.rescaled:
         raw = raw.astype(np.float64) * m.scale + m.offset
     if good.any() and not good.all():
