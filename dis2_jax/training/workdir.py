@@ -70,6 +70,7 @@ def claim(workdir: str | Path, *, config: Config, card: DatasetCard) -> None:
     Raises ``Dis2Error``: the workdir holds another config or dataset.
     """
     folder = Path(workdir)
+    folder.mkdir(parents=True, exist_ok=True)
     if (folder / config_file.CONFIG_FILE).is_file():
         check_same_run(
             old=config_file.read(folder),
