@@ -18,7 +18,12 @@ from dis2_jax.models.dis2 import DIS2
 from dis2_jax.schema import Scenario
 
 RELEASED = LossConfig(
-    cross_entropy="released", dice="released", distill_reduction="mean", distillation=5.0, orthogonality=1.0
+    cross_entropy="released",
+    dice="released",
+    distill_reduction="mean",
+    distillation=5.0,
+    orthogonality=1.0,
+    side=1.0,
 )
 CASES = {"missing_ndsm": Scenario(("rgb",)), "missing_rgb": Scenario(("ndsm",))}
 

@@ -201,7 +201,7 @@ def test_tile_sides_must_be_multiples_of_16() -> None:
 
 
 def test_used_modules_of_a_step() -> None:
-    used = THREE.used_modules([Scenario(("rgb",))])
+    used = set(THREE.used_modules([Scenario(("rgb",))]))
     assert {
         "full",
         "encoder_ndsm",
