@@ -15,7 +15,7 @@ def get_config(recipe: str = "ours") -> Any:
     c.data.dir = "data_out/synthetic_city"
     c.data.batch_size = 8
     c.model.width = 8
-    c.train.steps, c.train.eval_every, c.train.log_every = 700, 350, 10
+    c.train.steps, c.train.eval_every, c.train.log_every = 500, 250, 10
     if recipe == "ours":
         c.loss.distill_ramp = 3.0
         c.train.scenarios = "all"
