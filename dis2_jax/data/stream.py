@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
 from typing import Any
@@ -96,7 +97,13 @@ def _ignore_signals(worker_index: int, worker_count: int) -> None:
 @contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
     """Block SIGINT and SIGTERM here while workers start: they inherit that, until they ignore both."""
-    resource_tracker.ensure_running()  # its first start would unblock both again
+    # Batches that nobody fetched before ``close`` stay in shared memory until this process ends; the tracker
+    # then removes them, and need not say so.
+    sys.warnoptions.append(quiet := "ignore:resource_tracker:UserWarning")
+    try:
+        resource_tracker.ensure_running()  # its first start would unblock both again
+    finally:
+        sys.warnoptions.remove(quiet)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield

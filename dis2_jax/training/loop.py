@@ -319,10 +319,13 @@ class _Run:
             f" {', '.join(name for name, _ in self.model.modalities)};"
             f" students {', '.join(map(str, self.students))}"
         )
+        steps = self.config.train.steps
+        if self.step >= steps:
+            self.progress.say(f"step {self.step} of {steps} is done; a higher --config.train.steps goes on")
+            return
         if self.step:
-            self.progress.say(f"continuing at step {self.step} of {self.config.train.steps}")
-        if self.step < self.config.train.steps:
-            self.progress.say("compiling the first step ...")
+            self.progress.say(f"continuing at step {self.step} of {steps}")
+        self.progress.say("compiling the first step ...")
 
 
 def _put(batch: Batch, *, mesh: Mesh) -> Any:
