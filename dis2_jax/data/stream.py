@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
 from typing import Any
@@ -37,7 +39,7 @@ class TrainStream(Iterator[Batch]):
             options = grain.multiprocessing.MultiprocessingOptions(
                 num_workers=workers, per_worker_buffer_size=max(1, PREFETCH // workers)
             )
-            stream = stream.mp_prefetch(options, worker_init_fn=_ignore_signals)
+            stream = stream.mp_prefetch(options, worker_init_fn=_start_worker)
         self._iterator = iter(stream)
         self._started = False
 
@@ -87,11 +89,20 @@ def _parse_flags() -> None:
         flags.FLAGS.mark_as_parsed()
 
 
-def _ignore_signals(worker_index: int, worker_count: int) -> None:
+def _start_worker(worker_index: int, worker_count: int) -> None:
     """Ctrl-C and a scheduler's SIGTERM reach the whole process group; the main process alone decides."""
     del worker_index, worker_count
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A main process that was killed tells nobody; its readers would wait for it for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 @contextlib.contextmanager
