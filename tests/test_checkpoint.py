@@ -190,7 +190,7 @@ def test_killed_in_mid_save_leaves_the_older_step(tmp_path: Path) -> None:
 @contextlib.contextmanager
 def tiny_disk(folder: Path) -> Iterator[Path]:
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(folder)]
     if os.geteuid() != 0 or shutil.which("mount") is None:
         pytest.skip("only root can mount a small file system")
     if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
@@ -205,7 +205,7 @@ def test_full_disk_is_told_and_the_older_step_is_intact(tmp_path: Path) -> None:
     with tiny_disk(tmp_path / "disk") as disk:
         write(disk, s1=0.1)
         big = small_state(2).replace(
-            ema={"full": {"kernel": jax.random.normal(jax.random.key(0), (1000, 300))}}
+            ema={"full": {"kernel": jax.random.normal(jax.random.key(0), (4000, 300))}}
         )
         with opened(disk) as checkpoints:
             checkpoints.save(big, step=2, position=2)
