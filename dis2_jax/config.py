@@ -74,8 +74,9 @@ class ModelConfig:
 class LossConfig:
     """Weights and forms of the DLKD loss terms."""
 
-    cross_entropy: Literal["released", "standard"] = "standard"
-    """`released`: clipped log, mean over classes too; `standard`: log-softmax, mean over pixels."""
+    cross_entropy: Literal["released", "standard", "balanced"] = "standard"
+    """`released`: clipped log, mean over classes too; `standard`: log-softmax, mean over pixels; `balanced`: mean
+    weighted by 1 - the class's share of the batch, for IoU where a scenario leaves rare classes doubtful."""
     dice: Literal["released", "present"] = "present"
     """`released`: an absent class scores 0; `present`: mean over the classes in the batch."""
     distill_reduction: Literal["mean", "sum"] = "sum"
@@ -124,6 +125,8 @@ class TrainConfig:
 
     steps: int = 1000
     seed: int = 0
+    init_from: str = ""
+    """Workdir of another run whose best parameters and statistics this one starts from; empty: random ones."""
     scenarios: Literal["sampled", "all"] = "sampled"
     """`sampled`: one missing scenario per step, a function of (seed, step); `all`: every student in every step."""
     scenario_weights: tuple[float, ...] = ()

@@ -35,10 +35,19 @@ def make_target(labels: jax.Array, num_classes: int, dtype: jnp.dtype) -> Target
 
 
 def cross_entropy(logits: jax.Array, target: Target, *, form: str) -> jax.Array:
-    """Scalar. ``released``: class-weighted, clipped log, mean over classes too; ``standard``: mean over pixels."""
+    """Scalar, over the global batch.
+
+    ``released``: weighted by 1 - the class's share of its sample, clipped log, mean over classes too;
+    ``standard``: mean over pixels; ``balanced``: mean over pixels weighted by 1 - the class's share of the batch.
+    """
     count = jnp.maximum(target.pixels.sum(), 1.0)
     if form == "standard":
         return -(target.one_hot * jax.nn.log_softmax(logits)).sum() / count
+    if form == "balanced":
+        # The small constant makes a batch of one class the plain mean, instead of 0 / 0.
+        rarity = 1 - target.one_hot.sum((0, 1, 2)) / count + 1e-6
+        weight = target.one_hot * rarity
+        return -(weight * jax.nn.log_softmax(logits)).sum() / jnp.maximum(weight.sum(), 1e-6)
     share = target.one_hot.sum((1, 2)) / jnp.maximum(target.pixels.sum((1, 2)), 1.0)[:, None]
     log_p = jnp.log(jnp.clip(jax.nn.softmax(logits), 0.005, 1.0))
     weight = (1 - share)[:, None, None, :]

@@ -27,14 +27,15 @@ from dis2_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, Tr
 from dis2_jax.schema import Dis2Error
 from dis2_jax.training import loop
 from dis2_jax.training.checkpoint import load_eval_variables
-from dis2_jax.training.loop import Outcome, Validation, train
+from dis2_jax.training.loop import Outcome, Validation, absolute_data, train
 from dis2_jax.training.signals import StopRequest
 
 STEPS = 6
 CONFIG = Config(
     data=DataConfig(batch_size=2, scale=(0.9, 1.1), photometric=0.1),
-    model=ModelConfig(width=8, depth=1, feed_forward=16, students="rgb"),
-    optimizer=OptimizerConfig(schedule="constant", ema=0.9),
+    # Both students by turns and an accumulation that steps 1, 3 and 5 leave half done: all that a resume can miss.
+    model=ModelConfig(width=8, depth=1, feed_forward=16, students="rgb,ndsm"),
+    optimizer=OptimizerConfig(schedule="constant", ema=0.9, accumulate=2),
     train=TrainConfig(steps=STEPS, log_every=1, eval_every=3, checkpoint_every=2, panels=0, keep=3),
 )
 
@@ -160,6 +161,21 @@ def test_finished_run_stays_as_it_is(config: Config, reference: Path, tmp_path: 
     shutil.copytree(reference, tmp_path / "run")
     assert train(config, tmp_path / "run", validator=FakeValidator()) == Outcome(STEPS)
     assert_same_run(tmp_path / "run", reference)
+
+
+def test_warm_start_takes_the_weights_and_nothing_else(
+    config: Config, reference: Path, tmp_path: Path
+) -> None:
+    fresh = absolute_data(but(config, train={"init_from": str(reference), "steps": 1}))
+    assert train(fresh, tmp_path / "run", validator=FakeValidator()) == Outcome(1)
+    source = load_eval_variables(reference)  # best: the parameters are the run's averaged ones
+    made = final_state(tmp_path / "run")
+    assert made["step"] == 1
+    for kept in ("params", "ema"):  # the first of two accumulated batches changes neither
+        jax.tree.map(np.testing.assert_array_equal, made[kept], source.variables["params"])
+    other = but(fresh, model={"width": 16})
+    with pytest.raises(Dis2Error, match=r"init_from = .* is another network: .*; and \d+ more; use the same"):
+        train(other, tmp_path / "other", validator=FakeValidator())
 
 
 KILLED = """

@@ -156,7 +156,7 @@ def test_ignored_pixels_leave_every_term() -> None:
     assert metrics["norm/gradients"] == 0
     logits = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 3)), jnp.float32)
     labels = jnp.asarray(np.random.default_rng(1).integers(0, 3, (2, 8, 8))).at[:, :4].set(IGNORE)
-    for form in ("released", "standard"):
+    for form in ("released", "standard", "balanced"):
         gradient = jax.grad(
             lambda x, f=form: (
                 cross_entropy(x, make_target(labels, 3, x.dtype), form=f)
@@ -171,6 +171,23 @@ def test_ignored_pixels_leave_every_term() -> None:
             cross_entropy(logits[:, 4:], cut, form=form),
             rtol=1e-5,
         )
+
+
+def test_balanced_cross_entropy_weighs_classes_by_their_rarity() -> None:
+    rng = np.random.default_rng(2)
+    logits = jnp.asarray(rng.normal(size=(2, 8, 8, 3)), jnp.float32)
+    labels = rng.choice([0, 1, 2, IGNORE], (2, 8, 8), p=[0.6, 0.3, 0.05, 0.05])
+    each = -np.asarray(jax.nn.log_softmax(logits))
+    counted = labels != IGNORE
+    weight = np.array([1 - (labels[counted] == k).mean() for k in range(3)])
+    total = sum(weight[y] * each[b, r, c, y] for (b, r, c), y in np.ndenumerate(labels) if y != IGNORE)
+    expected = total / weight[labels[counted]].sum()
+    found = cross_entropy(logits, make_target(jnp.asarray(labels), 3, logits.dtype), form="balanced")
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    one = make_target(jnp.ones((2, 8, 8), int), 3, logits.dtype)  # a batch of one class still teaches it
+    np.testing.assert_allclose(
+        cross_entropy(logits, one, form="balanced"), cross_entropy(logits, one, form="standard"), rtol=1e-5
+    )
 
 
 def test_dice_of_present_classes_reaches_zero() -> None:

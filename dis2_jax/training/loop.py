@@ -28,6 +28,7 @@ from dis2_jax.training.prefetch import DevicePrefetch, device_prefetch
 from dis2_jax.training.signals import StopRequest
 from dis2_jax.training.state import TrainState, Tree, build_model, create_state, eval_variables
 from dis2_jax.training.step import Metrics, TrainStep, check_scenarios, make_train_step, scenarios_at
+from dis2_jax.training.warm_start import warm_start
 from dis2_jax.training.workdir import claim, locked, train_tile
 
 
@@ -131,7 +132,7 @@ def start_state(
     *,
     mesh: Mesh,
 ) -> tuple[TrainState, int]:
-    """Restore the newest whole checkpoint, or initialise: (state on the mesh, data position).
+    """Restore the newest whole checkpoint, or initialise (``train.init_from``): (state on the mesh, data position).
 
     Shapes first: nothing is made on one device that is meant for many.
     """
@@ -150,7 +151,8 @@ def start_state(
     shardings = jax.tree.map(lambda s: s.sharding, abstract)
     # Random initialisation is a long program that runs once: on CPU optimising it takes three times as long.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    return jax.jit(create, out_shardings=shardings, compiler_options=options)(), 0
+    state = jax.jit(create, out_shardings=shardings, compiler_options=options)()
+    return (warm_start(state, config.train.init_from) if config.train.init_from else state), 0
 
 
 class _Stopped(Exception):
@@ -334,7 +336,7 @@ def _put(batch: Batch, *, mesh: Mesh) -> Any:
 
 
 def absolute_data(config: Config) -> Config:
-    """Make the dataset's path absolute, so that the stored config holds from any working directory.
+    """Make the paths absolute (dataset, ``init_from``), so that the stored config holds from any working directory.
 
     Raises ``Dis2Error`` when the config names no dataset.
     """
@@ -343,4 +345,6 @@ def absolute_data(config: Config) -> Config:
             "config data.dir is empty: give --config.data.dir=DIR, a folder of `dis2 data prepare`"
         )
     data = dataclasses.replace(config.data, dir=str(Path(config.data.dir).absolute()))
-    return dataclasses.replace(config, data=data)
+    source = config.train.init_from
+    train = dataclasses.replace(config.train, init_from=str(Path(source).absolute()) if source else "")
+    return dataclasses.replace(config, data=data, train=train)
