@@ -25,6 +25,9 @@ Format = Literal["stablehlo", "onnx"]
 VERIFIED_SHAPE = (2, 32, 48)
 """Batch, height, width on which a symbolic export is compared; not square, and not the training tile."""
 
+BFLOAT16_TOLERANCE = 5e-2
+"""bfloat16 keeps 8 bits: two compilations of one function round differently along the way."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ExportOptions:
@@ -97,7 +100,7 @@ def _write(
         "kind": options.format,
         **export_card.describe_model(model),
         "tile": export_card.describe_tile(model, tile),
-        "functions": {name: _entry(function, model) for name, function in functions.items()},
+        "functions": {name: _entry(function) for name, function in functions.items()},
         "written_with": _versions(options),
         "origin": export_card.describe_origin(model, workdir),
         "files": files,
@@ -123,12 +126,9 @@ def _write(
 
 
 def tolerance_of(format: Format, model: Model) -> float:
-    """Greatest difference in probability that an export may show to ``predict_proba``.
-
-    bfloat16 keeps 8 bits: two compilations of one function round differently along the way.
-    """
+    """Greatest difference in probability that an export may show to ``predict_proba``."""
     if model.network.dtype == jnp.bfloat16:
-        return 5e-2
+        return BFLOAT16_TOLERANCE
     return 1e-4 if format == "onnx" else 1e-5
 
 
@@ -161,9 +161,13 @@ def _sample(g: np.random.Generator, modality: Modality, shape: tuple[int, int, i
     return noise.astype(np.float32)
 
 
-def _entry(function: Function, model: Model) -> dict[str, Any]:
-    entry: dict[str, Any] = {"file": function.file}
-    return {**entry, "weights": list(function.weights)} if function.weights else entry
+def _entry(function: Function) -> dict[str, Any]:
+    entry = {
+        "file": function.file,
+        "calling_convention_version": function.calling_convention,
+        "weights": list(function.weights),
+    }
+    return {key: value for key, value in entry.items() if value}
 
 
 def _versions(options: ExportOptions) -> dict[str, Any]:
@@ -171,7 +175,6 @@ def _versions(options: ExportOptions) -> dict[str, Any]:
         return {name: importlib.metadata.version(name) for name in ("jax", "jax2onnx", "onnx", "onnxruntime")}
     return {
         "jax": jax.__version__,
-        "calling_convention_version": int(jax.config.jax_export_calling_convention_version),
         "platforms": list(options.platforms),
     }
 

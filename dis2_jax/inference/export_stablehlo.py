@@ -29,6 +29,8 @@ class Function:
 
     file: str
     weights: tuple[str, ...] = ()
+    calling_convention: int | None = None
+    """Version of ``jax.export``'s calling convention."""
 
 
 def check_platforms(platforms: Sequence[str]) -> None:
@@ -68,7 +70,7 @@ def write_stablehlo(
             exported = export.export(jax.jit(function), platforms=list(platforms))(shapes, images)
         file = f"functions/{scenario}.jax"
         (folder / file).write_bytes(exported.serialize())
-        written[str(scenario)] = Function(file=file, weights=tuple(names))
+        written[str(scenario)] = Function(file, tuple(names), exported.calling_convention_version)
     used = {name for function in written.values() for name in function.weights}
     _write_weights(folder / WEIGHTS, {name: w for name, w in weights.items() if name in used})
     shutil.copyfile(Path(__file__).with_name("export_run.py"), folder / RUNNER)  # runs there, not here
