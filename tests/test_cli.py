@@ -22,6 +22,7 @@ COMMANDS = [
     ["data", "inspect"],
     ["import-torch"],
     ["export-torch"],
+    ["export"],
     ["bench"],
     ["bench", "step"],
 ]
@@ -60,6 +61,7 @@ def test_help_of_every_command(command, capsys):
         ("data inspect D --shet x.png", "--sheet"),
         ("import-torch --checkpoint F --workdir W --crd x", "--card"),
         ("export-torch --workdir W --out F.npz --stp 3", "--step"),
+        ("export --workdir W --out D --platfrm cpu", "--platforms"),
         ("bench step --stepz 3", None),
     ],
 )

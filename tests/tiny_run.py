@@ -32,6 +32,7 @@ class Fake(nn.Module):
     num_classes: int = 3
     position: str = "sincos"
     tile: tuple[int, int] = (32, 32)
+    dtype: Any = jnp.float32
     names = DIS2.names
     scenarios = DIS2.scenarios
 
@@ -69,13 +70,19 @@ def filled(make: Callable[[], Any]) -> Any:
 
 
 def make_run(
-    workdir: Path, *, card: DatasetCard, dataset: Path | str = "", step: int = 3, **train: int
+    workdir: Path,
+    *,
+    card: DatasetCard,
+    dataset: Path | str = "",
+    step: int = 3,
+    model: ModelConfig = SMALL,
+    **train: int,
 ) -> TrainState:
     """Write config, card and one checkpoint; return the state that it holds."""
     config = Config(
-        data=DataConfig(dir=str(dataset)), model=SMALL, train=dataclasses.replace(TrainConfig(), **train)
+        data=DataConfig(dir=str(dataset)), model=model, train=dataclasses.replace(TrainConfig(), **train)
     )
-    network = build_model(SMALL, card, tile=train_tile(config, card))
+    network = build_model(model, card, tile=train_tile(config, card))
     optimizer = make_optimizer(config.optimizer, steps=step)
     state: TrainState = filled(lambda: create_state(network, optimizer, seed=0))
     workdir.mkdir(parents=True, exist_ok=True)

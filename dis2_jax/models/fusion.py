@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from dis2_jax.models.encoders import Features
-from dis2_jax.models.layers import AttentionPool, BatchNorm, DownConv, PreNormConv
+from dis2_jax.models.layers import AttentionPool, BatchNorm, DownConv, PreNormConv, array_module
 
 Position = Literal["table", "sincos"]
 
@@ -91,16 +90,20 @@ class HierarchicalFusion(nn.Module):
         return kind + jnp.asarray(sincos_positions(size, d), kind.dtype)
 
 
-def sincos_positions(size: tuple[int, int], d: int) -> np.ndarray:
-    """``[1, h * w, d]`` fixed sines and cosines of the row (first half) and column, counted from the tile's centre."""
+def sincos_positions(size: tuple[int, int], d: int) -> Any:
+    """``[1, h * w, d]`` fixed sines and cosines of the row (first half) and column, counted from the tile's centre.
+
+    Numpy float64; float32 of jax.numpy where ``size`` holds symbols of ``jax.export``.
+    """
     h, w = size
-    frequency = 100.0 ** -(np.arange(d // 4) / (d // 4))
+    xp = array_module(h, w)
+    frequency = 100.0 ** -(xp.arange(d // 4) / (d // 4))
     parts = []
     for n, shape in ((h, (h, 1)), (w, (1, w))):
-        angle = (np.arange(n) - (n - 1) / 2)[:, None] * frequency
-        waves = np.concatenate([np.sin(angle), np.cos(angle)], axis=-1)
-        parts.append(np.broadcast_to(waves.reshape(*shape, -1), (h, w, d // 2)))
-    return np.concatenate(parts, axis=-1).reshape(1, h * w, d)
+        angle = (xp.arange(n) - (n - 1) / 2)[:, None] * frequency
+        waves = xp.concatenate([xp.sin(angle), xp.cos(angle)], axis=-1)
+        parts.append(xp.broadcast_to(waves.reshape(*shape, -1), (h, w, d // 2)))
+    return xp.concatenate(parts, axis=-1).reshape(1, h * w, d)
 
 
 class TransformerLayer(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -170,13 +170,20 @@ def upsample_bilinear(x: jax.Array, factor: int) -> jax.Array:
     return jnp.einsum("xw,bywc->byxc", columns, x, precision=precision)
 
 
-def _interpolation_matrix(size: int, factor: int) -> np.ndarray:
-    """``[size * factor, size]`` weights; row i reads position i * (size - 1) / (size * factor - 1)."""
+def array_module(*sizes: Any) -> Any:
+    """Return numpy, whose constants are float64, or jax.numpy where a size is a symbol of ``jax.export``."""
+    return np if all(isinstance(size, int) for size in sizes) else jnp
+
+
+def _interpolation_matrix(size: int, factor: int) -> Any:
+    """``[size * factor, size]`` weights; row i reads position i * (size - 1) / (size * factor - 1).
+
+    Integers up to the last division, so that float32 is exact enough for a symbolic ``size``.
+    """
+    xp = array_module(size)
     out = size * factor
-    position = np.arange(out) * ((size - 1) / (out - 1))
-    low = np.minimum(position.astype(np.int64), max(size - 2, 0))
-    matrix = np.zeros((out, size))
-    matrix[np.arange(out), low] += 1 - (position - low)
-    if size > 1:
-        matrix[np.arange(out), low + 1] += position - low
-    return matrix
+    position = xp.arange(out)[:, None] * (size - 1)
+    low = position // (out - 1)
+    fraction = (position - low * (out - 1)) / (out - 1)
+    column = xp.arange(size)
+    return xp.where(column == low, 1 - fraction, 0) + xp.where(column == low + 1, fraction, 0)
