@@ -20,10 +20,10 @@ def refuse(rest: Sequence[str], parser: argparse.ArgumentParser) -> None:
     )
 
 
-def parse_tile(text: str) -> tuple[int, int]:
+def parse_tile(text: str, *, option: str = "--tile") -> tuple[int, int]:
     """Read ``128`` or ``128x256`` (height x width) in pixels."""
     match = re.fullmatch(r"(\d+)(?:x(\d+))?", text.strip().lower())
     if not match:
-        raise Dis2Error(f"--tile {text!r}: write pixels, such as 128 or 128x256")
+        raise Dis2Error(f"{option} {text!r}: write pixels, such as 128 or 128x256")
     height = int(match[1])
     return height, int(match[2] or height)
