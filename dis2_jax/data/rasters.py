@@ -75,7 +75,7 @@ class RasterReader:
 
     def read(self, window: Window | None = None) -> np.ndarray:
         """Read a window, or everything: ``[h, w, C]`` in the file's dtype, nodata and NaN as they are."""
-        return self._read_planes(list(self.bands), window=_rasterio_window(window))
+        return self._read_planes(list(self.bands), window=rasterio_window(window))
 
     def read_valid(
         self, window: Window | None = None, *, nodata: float | None = None
@@ -127,7 +127,7 @@ class RasterReader:
             height, width = self.info.size if window is None else window[2:]
             return np.ones((height, width), bool)
         with self._naming():
-            return np.asarray(self._dataset.read_masks(1, window=_rasterio_window(window)) > 0)
+            return np.asarray(self._dataset.read_masks(1, window=rasterio_window(window)) > 0)
 
     def _read_planes(self, bands: list[int], **options: Any) -> np.ndarray:
         with self._naming():
@@ -253,7 +253,8 @@ def to_stored(x: np.ndarray, dtype: str, path: str | Path) -> np.ndarray:
     return y
 
 
-def _rasterio_window(window: Window | None) -> Any:
+def rasterio_window(window: Window | None) -> Any:
+    """Return rasterio's own window; None stays None."""
     from rasterio.windows import Window as RasterioWindow
 
     if window is None:
@@ -304,11 +305,19 @@ def grid_distance(a: RasterInfo, b: RasterInfo) -> float:
     assert b.transform is not None
     pixel = math.sqrt(abs(a.transform[0] * a.transform[4] - a.transform[1] * a.transform[3])) or 1.0
     corners = [(0, 0), (a.width, 0), (0, a.height), (a.width, a.height)]
-    return max(math.dist(_apply(a.transform, *p), _apply(b.transform, *p)) for p in corners) / pixel
+    return max(math.dist(to_world(a.transform, *p), to_world(b.transform, *p)) for p in corners) / pixel
 
 
-def _apply(t: tuple[float, ...], col: float, row: float) -> tuple[float, float]:
+def to_world(t: tuple[float, ...], col: Any, row: Any) -> tuple[Any, Any]:
+    """Map pixel positions (numbers or arrays; corners are whole numbers) to coordinates (x, y)."""
     return t[0] * col + t[1] * row + t[2], t[3] * col + t[4] * row + t[5]
+
+
+def to_pixel(t: tuple[float, ...], x: Any, y: Any) -> tuple[Any, Any]:
+    """Undo ``to_world``: coordinates to (column, row)."""
+    scale = t[0] * t[4] - t[1] * t[3]
+    dx, dy = x - t[2], y - t[5]
+    return (t[4] * dx - t[1] * dy) / scale, (t[0] * dy - t[3] * dx) / scale
 
 
 def crs_name(crs: Any) -> str:

@@ -8,8 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from dis2_jax.data.rasters import RasterInfo, RasterReader, Window, crs_name, first_line, nodata_mask
+from dis2_jax.data.rasters import (
+    RasterInfo,
+    RasterReader,
+    Window,
+    crs_name,
+    first_line,
+    nodata_mask,
+    rasterio_window,
+    to_pixel,
+    to_world,
+)
 from dis2_jax.schema import Dis2Error
+
+TOLERANCE = 0.01
+"""Positions are interpolated within a window as long as they are this near, in pixels (rasterio refuses 0)."""
 
 
 class WarpedReader(RasterReader):
@@ -32,6 +45,7 @@ class WarpedReader(RasterReader):
             """Share of the grid that the source's extent covers."""
             self._nodata = _usable_nodata(self.info, nodata, masked=self.masked)
             self._file = self._dataset
+            self._alpha_band = self.alpha or (0 if self._nodata is not None else self.info.bands + 1)
             self._dataset = self._warp(onto)
         except BaseException:
             self.close()
@@ -57,7 +71,9 @@ class WarpedReader(RasterReader):
     ) -> tuple[np.ndarray, np.ndarray]:
         """As ``RasterReader.read_valid``; ``nodata`` was given at opening and is not looked at here."""
         x = self.read(window)
-        valid = ~nodata_mask(x, self._nodata) & self._mask(window)
+        valid = ~nodata_mask(x, self._nodata)
+        if self._alpha_band:
+            valid &= self._read_planes([self._alpha_band], window=rasterio_window(window))[..., 0] > 0
         if x.dtype.kind == "f":
             valid &= np.isfinite(x).all(-1)
         return x, valid
@@ -68,11 +84,13 @@ class WarpedReader(RasterReader):
         from rasterio.errors import RasterioError
         from rasterio.vrt import WarpedVRT
 
-        options: dict[str, Any] = {"add_alpha": True} if self._nodata is None and not self.alpha else {}
+        # GDAL would guess the ratio anew for each window, and smooth one more than the next.
+        ratio = str(pixel_ratio(self.info, onto))
+        options: dict[str, Any] = {"add_alpha": True} if self._alpha_band > self.info.bands else {}
         if self._nodata is not None:
             # 8-bit pixels are nodata as a whole, other types band by band: see ``nodata_mask``.
             whole = self.info.dtype == "uint8"
-            options = {"src_nodata": self._nodata, "nodata": self._nodata}
+            options |= {"src_nodata": self._nodata, "nodata": self._nodata}
             options["UNIFIED_SRC_NODATA"] = "YES" if whole else "NO"
         try:
             return WarpedVRT(
@@ -82,6 +100,9 @@ class WarpedReader(RasterReader):
                 height=onto.height,
                 width=onto.width,
                 resampling=Resampling.bilinear,
+                tolerance=TOLERANCE,
+                XSCALE=ratio,
+                YSCALE=ratio,
                 **options,
             )
         except (RasterioError, OSError, ValueError) as e:
@@ -112,14 +133,37 @@ def coverage(a: RasterInfo, onto: RasterInfo) -> float:
     return share
 
 
+def pixel_ratio(a: RasterInfo, onto: RasterInfo) -> float:
+    """Pixels of ``onto`` per pixel of ``a`` along a side, the median over their common ground."""
+    columns, rows = _centres(onto)
+    step = 0.5
+    here, right, below = (
+        _positions(onto, a, columns + dc, rows + dr) for dc, dr in ((0.0, 0.0), (step, 0.0), (0.0, step))
+    )
+    (ax, ay), (bx, by) = ((np.subtract(p, here) / step) for p in (right, below))
+    area = np.abs(ax * by - ay * bx)[_inside(a, *here)]
+    return float(1 / np.sqrt(np.median(area))) if area.size else 1.0
+
+
 def _share_inside(a: RasterInfo, b: RasterInfo) -> float:
     """Share of points spread over ``a`` that fall into ``b``."""
-    import rasterio
+    return float(_inside(b, *_positions(a, b, *_centres(a))).mean())
+
+
+def _inside(info: RasterInfo, column: np.ndarray, row: np.ndarray) -> np.ndarray:
+    return (column >= 0) & (column <= info.width) & (row >= 0) & (row <= info.height)
+
+
+def _positions(
+    a: RasterInfo, b: RasterInfo, columns: np.ndarray, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pixel positions in ``a`` as positions in ``b`` (column, row)."""
     from rasterio.errors import RasterioError
     from rasterio.warp import transform
 
-    to_world, to_pixel = rasterio.Affine(*a.transform or ()), ~rasterio.Affine(*b.transform or ())
-    xs, ys = to_world * _centres(a)
+    assert a.transform is not None
+    assert b.transform is not None
+    xs, ys = to_world(a.transform, columns, rows)
     try:
         if a.crs != b.crs:
             xs, ys = (np.asarray(v) for v in transform(a.crs, b.crs, xs, ys))
@@ -128,8 +172,8 @@ def _share_inside(a: RasterInfo, b: RasterInfo) -> float:
             f"{a.path} ({crs_name(a.crs)}) and {b.path} ({crs_name(b.crs)}) cannot be transformed into"
             f" each other ({first_line(e)})"
         ) from e
-    column, row = to_pixel * (xs, ys)
-    return float(((column >= 0) & (column <= b.width) & (row >= 0) & (row <= b.height)).mean())
+    column, row = to_pixel(b.transform, xs, ys)
+    return column, row
 
 
 def _centres(grid: RasterInfo) -> tuple[np.ndarray, np.ndarray]:

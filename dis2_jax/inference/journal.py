@@ -1,8 +1,9 @@
 """The unfinished side of a prediction: finished strips on disk, and a journal that lists them.
 
 Everything lives in ``<out>.partial/``. A strip counts once its line is in the journal; the line holds the size and
-checksum of its files, so that a killed, cut or full-disk run is continued from what is really there. The folder
-belongs to one run, told by its fingerprint, and to one process at a time.
+checksum of its files, so that a killed or full-disk run goes on from what is really there, also when the machine
+lost power and the disk never saw some of it. The folder belongs to one run, told by its fingerprint, and to one
+process at a time.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import contextlib
 import errno
 import fcntl
 import json
-import os
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping
@@ -56,8 +56,6 @@ class Journal:
     def _append(self, line: dict[str, Any]) -> None:
         with (self.folder / JOURNAL).open("a") as f:
             f.write(json.dumps(line) + "\n")
-            f.flush()
-            os.fsync(f.fileno())
 
     def _rewrite(self, lines: list[dict[str, Any]]) -> None:
         """Without what a kill left of a line."""

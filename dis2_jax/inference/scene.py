@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 PANEL_BYTES = 256 * 2**20
 """What the rows held at a time may take; panels are made narrow enough."""
-GDAL_CACHE_MB = 128
+GDAL_CACHE_BYTES = 128 * 2**20
+"""GDAL keeps decoded blocks in there (rasterio counts in bytes, GDAL alone in megabytes)."""
 MAX_MISSING = 0.25
 
 
@@ -97,7 +98,7 @@ def predict_scene(
     _check_outputs(files, paths)
     window = options.window or model.network.tile
     check_size(model.network, window)
-    cache = rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB)
+    cache = rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES)
     with cache, open_scene(files, model.card, reference=options.reference) as scene:
         predictor = StripPredictor(
             model,
