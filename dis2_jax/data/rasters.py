@@ -137,11 +137,9 @@ class RasterReader:
     @contextlib.contextmanager
     def _naming(self) -> Iterator[None]:
         """Name the file in whatever GDAL complains of."""
-        from rasterio.errors import RasterioError
-
         try:
             yield
-        except (RasterioError, OSError, ValueError) as e:
+        except gdal_errors() as e:
             raise Dis2Error(f"{self.path} is damaged or cut off ({first_line(e)}): copy it again") from e
 
     def colors(self) -> np.ndarray:
@@ -251,6 +249,14 @@ def to_stored(x: np.ndarray, dtype: str, path: str | Path) -> np.ndarray:
             f"{path} holds numbers too large for float32: declare them as nodata or rescale the file"
         )
     return y
+
+
+def gdal_errors() -> tuple[type[Exception], ...]:
+    """What rasterio raises when GDAL complains. Not all of it derives from its public base class."""
+    from rasterio._err import CPLE_BaseError
+    from rasterio.errors import RasterioError
+
+    return RasterioError, CPLE_BaseError, OSError, ValueError
 
 
 def rasterio_window(window: Window | None) -> Any:

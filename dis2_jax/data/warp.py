@@ -14,6 +14,7 @@ from dis2_jax.data.rasters import (
     Window,
     crs_name,
     first_line,
+    gdal_errors,
     nodata_mask,
     rasterio_window,
     to_pixel,
@@ -81,7 +82,6 @@ class WarpedReader(RasterReader):
     def _warp(self, onto: RasterInfo) -> Any:
         import rasterio
         from rasterio.enums import Resampling
-        from rasterio.errors import RasterioError
         from rasterio.vrt import WarpedVRT
 
         # GDAL would guess the ratio anew for each window, and smooth one more than the next.
@@ -105,7 +105,7 @@ class WarpedReader(RasterReader):
                 YSCALE=ratio,
                 **options,
             )
-        except (RasterioError, OSError, ValueError) as e:
+        except gdal_errors() as e:
             raise Dis2Error(
                 f"{self.path} cannot be brought onto the grid of {onto.path} ({first_line(e)})"
             ) from e
@@ -158,7 +158,6 @@ def _positions(
     a: RasterInfo, b: RasterInfo, columns: np.ndarray, rows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pixel positions in ``a`` as positions in ``b`` (column, row)."""
-    from rasterio.errors import RasterioError
     from rasterio.warp import transform
 
     assert a.transform is not None
@@ -167,7 +166,7 @@ def _positions(
     try:
         if a.crs != b.crs:
             xs, ys = (np.asarray(v) for v in transform(a.crs, b.crs, xs, ys))
-    except (RasterioError, OSError, ValueError) as e:
+    except gdal_errors() as e:
         raise Dis2Error(
             f"{a.path} ({crs_name(a.crs)}) and {b.path} ({crs_name(b.crs)}) cannot be transformed into"
             f" each other ({first_line(e)})"

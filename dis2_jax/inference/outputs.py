@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from dis2_jax.data.rasters import RasterInfo, first_line
+from dis2_jax.data.rasters import RasterInfo, first_line, gdal_errors
 from dis2_jax.inference.products import Product
 
 _TYPES = {"uint8": "Byte", "float32": "Float32"}
@@ -46,7 +46,6 @@ def write_cog(
     Tiled, deflated, with overviews inside; class names in the tags of the file and, for GIS legends, in
     ``<target>.aux.xml``. Raises ``OSError`` when it cannot be written.
     """
-    from rasterio.errors import RasterioError
     from rasterio.shutil import copy
 
     mosaic = target.with_suffix(".vrt")
@@ -65,7 +64,7 @@ def write_cog(
             copy(mosaic, target, driver="COG", **options)
             for _ in blocks(target):
                 pass
-    except (RasterioError, OSError) as e:
+    except gdal_errors() as e:
         raise _write_error(e, target) from e
 
 
