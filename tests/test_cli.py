@@ -14,6 +14,7 @@ COMMANDS = [
     [],
     ["train"],
     ["evaluate"],
+    ["predict"],
     ["data"],
     ["data", "prepare"],
     ["data", "prepare", "synthetic_city"],
@@ -24,6 +25,7 @@ COMMANDS = [
     ["export-torch"],
     ["bench"],
     ["bench", "step"],
+    ["bench", "predict"],
 ]
 
 
@@ -60,7 +62,9 @@ def test_help_of_every_command(command, capsys):
         ("data inspect D --shet x.png", "--sheet"),
         ("import-torch --checkpoint F --workdir W --crd x", "--card"),
         ("export-torch --workdir W --out F.npz --stp 3", "--step"),
+        ("predict --workdir W --modality rgb=a.tif --out m.tif --overlp 3", "--overlap"),
         ("bench step --stepz 3", None),
+        ("bench predict --workdir W --sise 3", "--size"),
     ],
 )
 def test_unknown_options_are_refused_in_one_line(command, nearest, capsys, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -26,7 +27,7 @@ from dis2_jax.schema import Dis2Error
 def fake(mini_card, monkeypatch):
     """Any workdir loads the pixel-wise model."""
     loaded = fake_model(mini_card)
-    monkeypatch.setattr(model_module, "load", lambda workdir, checkpoint: loaded)
+    monkeypatch.setattr(model_module, "load", lambda workdir, checkpoint="best": loaded)
     return loaded
 
 
@@ -271,6 +272,19 @@ def test_polygons(fake, tmp_path):
     shapes = shapely.from_wkb(geometry)
     assert np.isclose(shapely.area(shapes).sum(), 0.25 * got.size, rtol=0.02)
     assert np.isclose(shapely.area(shapely.union_all(shapes)), shapely.area(shapes).sum(), rtol=1e-6)
+
+
+def test_bench_measures_whole_scenes(fake, tmp_path, capsys):
+    out = tmp_path / "b.json"
+    words = ["bench", "predict", "--workdir", "W", "--size", "100", "--scenario", "rgb", "--json", str(out)]
+    assert main.main(words) == 0
+    figures = json.loads(out.read_text())
+    assert (figures["scenario"], figures["windows"], figures["window"]) == ("rgb", 16, [32, 32])
+    assert np.isclose(figures["megapixels_per_second"], 0.01 / figures["scene_seconds"])
+    assert figures["network_megapixels_per_second"] > 0
+    assert "megapixels/s" in capsys.readouterr().out
+    assert main.main([*words, "--config", "c.py"]) == 2
+    assert "--workdir or --config, not both" in capsys.readouterr().err
 
 
 def test_polygons_need_their_libraries(fake, tmp_path, capsys, monkeypatch):
