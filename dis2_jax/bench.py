@@ -61,7 +61,7 @@ class StepBench:
         height, width = self.tile
         students = ", ".join(self.scenarios)
         spread = f"median of {self.steps}; {self.step_ms_min:.1f} .. {self.step_ms_max:.1f}"
-        peak = f"{_mib(self.peak_memory)} peak ({self.peak_memory_source})"
+        peak = f"{mib(self.peak_memory)} peak ({self.peak_memory_source})"
         rows = [
             ("device", f"{self.devices} x {self.device}, jax {self.jax_version}"),
             (
@@ -72,7 +72,7 @@ class StepBench:
             ("compile", f"{self.compile_seconds:.1f} s"),
             ("time", f"{self.step_ms:.1f} ms ({spread})"),
             ("speed", f"{self.tiles_per_second:.2f} tiles/s"),
-            ("memory", f"{peak}, {_mib(self.temporaries)} temporaries"),
+            ("memory", f"{peak}, {mib(self.temporaries)} temporaries"),
             ("flops", _flops(self.flops, self.step_ms)),
         ]
         return [f"{name:8} {text}" for name, text in rows]
@@ -107,7 +107,7 @@ def bench_step(
         step: Any = make_train_step(model, optimizer, config, steps_per_epoch=max(config.train.steps, 1))
         compiled, compile_seconds = _compile(step, state, data, scenarios)
         milliseconds, state = _time(compiled, state, data, steps=steps)
-    memory, source = _peak_memory()
+    memory, source = peak_memory()
     median = statistics.median(milliseconds)
     return StepBench(
         device=jax.devices()[0].device_kind,
@@ -191,7 +191,8 @@ def _time(compiled: Any, state: Any, data: Any, *, steps: int) -> tuple[list[flo
     return milliseconds[2:], state
 
 
-def _peak_memory() -> tuple[int, str]:
+def peak_memory() -> tuple[int, str]:
+    """Bytes of the fullest local device by its allocator (``device``), or of this process (``process``)."""
     peaks = [(d.memory_stats() or {}).get("peak_bytes_in_use", 0) for d in jax.local_devices()]
     if max(peaks):
         return max(peaks), "device"
@@ -206,7 +207,8 @@ def _counted_flops(compiled: Any) -> float | None:
     return float(flops) if flops and flops > 0 else None
 
 
-def _mib(size: int | None) -> str:
+def mib(size: int | None) -> str:
+    """Bytes as text."""
     return "unknown" if size is None else f"{size / 2**20:,.0f} MiB"
 
 

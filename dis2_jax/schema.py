@@ -31,6 +31,25 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
+class SourceFormat:
+    """How the dataset read this modality's files, so that prediction reads new ones alike.
+
+    ``bands`` are 1-based (empty: all); value in physical units = ``scale`` * number in the file + ``offset``;
+    ``nodata`` where the dataset's card overrules the files (NaN never is data and need not be named).
+    """
+
+    bands: tuple[int, ...] = ()
+    scale: float = 1.0
+    offset: float = 0.0
+    nodata: float | None = None
+
+    @property
+    def rescaled(self) -> bool:
+        """Whether numbers change on the way in."""
+        return (self.scale, self.offset) != (1.0, 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
 class Modality:
     """One sensor product: ``channels`` bands on the tile's grid.
 
@@ -45,6 +64,7 @@ class Modality:
     bands: tuple[str, ...] = ()
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    source: SourceFormat = SourceFormat()
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -138,7 +158,7 @@ class DatasetCard:
         """Parse what ``to_json`` wrote. Raises ``Dis2Error`` when the text is not a card."""
         try:
             d: dict[str, Any] = json.loads(text)
-            modalities = tuple(Modality(**_tuples(m)) for m in d.pop("modalities"))
+            modalities = tuple(_modality(m) for m in d.pop("modalities"))
             legend = d.pop("legend")
             return cls(
                 modalities=modalities,
@@ -168,6 +188,11 @@ class DatasetCard:
             raise Dis2Error(f"{path} cannot be read: {e}") from e
         except Dis2Error as e:
             raise Dis2Error(f"{path}: {e}") from e
+
+
+def _modality(values: dict[str, Any]) -> Modality:
+    fields = _tuples(values)
+    return Modality(**fields | {"source": SourceFormat(**_tuples(fields.get("source", {})))})
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:

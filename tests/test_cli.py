@@ -14,6 +14,7 @@ COMMANDS = [
     [],
     ["train"],
     ["evaluate"],
+    ["predict"],
     ["data"],
     ["data", "prepare"],
     ["data", "prepare", "synthetic_city"],
@@ -25,6 +26,7 @@ COMMANDS = [
     ["export"],
     ["bench"],
     ["bench", "step"],
+    ["bench", "predict"],
 ]
 
 
@@ -62,7 +64,9 @@ def test_help_of_every_command(command, capsys):
         ("import-torch --checkpoint F --workdir W --crd x", "--card"),
         ("export-torch --workdir W --out F.npz --stp 3", "--step"),
         ("export --workdir W --out D --platfrm cpu", "--platforms"),
+        ("predict --workdir W --modality rgb=a.tif --out m.tif --overlp 3", "--overlap"),
         ("bench step --stepz 3", None),
+        ("bench predict --workdir W --sise 3", "--size"),
     ],
 )
 def test_unknown_options_are_refused_in_one_line(command, nearest, capsys, tmp_path, monkeypatch):

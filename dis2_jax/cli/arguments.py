@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from dis2_jax.schema import Dis2Error, nearest
 
@@ -20,10 +23,19 @@ def refuse(rest: Sequence[str], parser: argparse.ArgumentParser) -> None:
     )
 
 
-def parse_tile(text: str) -> tuple[int, int]:
+def parse_tile(text: str, *, option: str = "--tile") -> tuple[int, int]:
     """Read ``128`` or ``128x256`` (height x width) in pixels."""
     match = re.fullmatch(r"(\d+)(?:x(\d+))?", text.strip().lower())
     if not match:
-        raise Dis2Error(f"--tile {text!r}: write pixels, such as 128 or 128x256")
+        raise Dis2Error(f"{option} {text!r}: write pixels, such as 128 or 128x256")
     height = int(match[1])
     return height, int(match[2] or height)
+
+
+def write_json(path: Path, figures: dict[str, Any]) -> None:
+    """Write figures to a file; ``Dis2Error`` where that cannot be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(figures, indent=1) + "\n")
+    except OSError as e:
+        raise Dis2Error(f"{path}: cannot be written: {e.strerror or e}") from e

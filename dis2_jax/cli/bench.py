@@ -1,14 +1,14 @@
-"""``dis2 bench step``: how long one training step takes, and what it needs."""
+"""``dis2 bench step``: how long one training step takes, and what it needs; ``predict``: see its file."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dis2_jax.cli.arguments import parse_tile
+from dis2_jax.cli import bench_predict
+from dis2_jax.cli.arguments import parse_tile, write_json
 from dis2_jax.schema import CARD_FILE, DatasetCard, Dis2Error
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ DEFAULT_CLASSES = 5
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add ``bench`` with its one benchmark, ``step``."""
+    """Add ``bench`` with ``step`` and ``predict``."""
     bench = subparsers.add_parser("bench", help="measure speed and memory")
     which = bench.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
     parser = which.add_parser(
@@ -41,29 +41,35 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--classes", type=int, metavar="K", help=f"likewise (default: {DEFAULT_CLASSES})")
     parser.add_argument("--json", metavar="FILE", help="also write the figures there")
     parser.set_defaults(func=run)
+    bench_predict.add_parser(which)
 
 
 def run(arguments: argparse.Namespace, rest: list[str]) -> None:
     """Measure and print."""
-    from dis2_jax import config_file, recipes
     from dis2_jax.bench import bench_step
-    from dis2_jax.config import Config
 
-    if arguments.config:
-        config = config_file.load(arguments.config, rest)
-    else:
-        overrides = config_file.parse_overrides(rest)
-        base = recipes.base(overrides.get("recipe", "ours")).to_dict()
-        config = config_file.override(Config.from_dict(base), overrides)
+    config = read_config(arguments.config, rest)
     if arguments.dtype:
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype=arguments.dtype))
-    tile = parse_tile(arguments.tile) if arguments.tile else _default_tile(config)
-    card = _card(config, arguments, tile)
+    tile = parse_tile(arguments.tile) if arguments.tile else default_tile(config)
+    card = dataset_card(config, arguments, tile)
     batch = config.data.batch_size if arguments.batch is None else arguments.batch
     result = bench_step(config, card, tile=tile, batch=batch, steps=arguments.steps)
     print("\n".join(result.lines()))
     if arguments.json:
-        _write_json(Path(arguments.json), dataclasses.asdict(result))
+        write_json(Path(arguments.json), dataclasses.asdict(result))
+
+
+def read_config(path: str | None, rest: list[str]) -> Config:
+    """Read a config file, or the built-in values, with ``--config.a.b=value`` on top."""
+    from dis2_jax import config_file, recipes
+    from dis2_jax.config import Config
+
+    if path:
+        return config_file.load(path, rest)
+    overrides = config_file.parse_overrides(rest)
+    base = recipes.base(overrides.get("recipe", "ours")).to_dict()
+    return config_file.override(Config.from_dict(base), overrides)
 
 
 def parse_modalities(text: str) -> list[tuple[str, int]]:
@@ -77,11 +83,12 @@ def parse_modalities(text: str) -> list[tuple[str, int]]:
     return found
 
 
-def _default_tile(config: Config) -> tuple[int, int]:
+def default_tile(config: Config) -> tuple[int, int]:
+    """The config's crop, or 128 x 128."""
     return config.data.crop if min(config.data.crop) > 0 else (128, 128)
 
 
-def _card(config: Config, arguments: argparse.Namespace, tile: tuple[int, int]) -> DatasetCard:
+def dataset_card(config: Config, arguments: argparse.Namespace, tile: tuple[int, int]) -> DatasetCard:
     """The config's dataset where it is prepared and nothing else is asked for; else one made up."""
     from dis2_jax.bench import random_card
 
@@ -94,11 +101,3 @@ def _card(config: Config, arguments: argparse.Namespace, tile: tuple[int, int]) 
     classes = DEFAULT_CLASSES if arguments.classes is None else arguments.classes
     modalities = parse_modalities(arguments.modalities or DEFAULT_MODALITIES)
     return random_card(modalities, classes=classes, tile=tile)
-
-
-def _write_json(path: Path, figures: dict[str, Any]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(figures, indent=1) + "\n")
-    except OSError as e:
-        raise Dis2Error(f"{path}: cannot be written: {e.strerror or e}") from e

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -74,18 +75,72 @@ class RasterReader:
 
     def read(self, window: Window | None = None) -> np.ndarray:
         """Read a window, or everything: ``[h, w, C]`` in the file's dtype, nodata and NaN as they are."""
-        from rasterio.errors import RasterioError
-        from rasterio.windows import Window as RasterioWindow
+        return self._read_planes(list(self.bands), window=rasterio_window(window))
 
-        part = None
-        if window is not None:
-            row, col, height, width = window
-            part = RasterioWindow(col, row, width, height)
-        try:
-            planes = self._dataset.read(list(self.bands), window=part)
-        except (RasterioError, OSError, ValueError) as e:
-            raise Dis2Error(f"{self.path} is damaged or cut off ({_first_line(e)}): copy it again") from e
+    def read_valid(
+        self, window: Window | None = None, *, nodata: float | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Read a window ``[h, w, C]`` and where it holds data: bool ``[h, w]``.
+
+        Without data are: nodata (``nodata_mask``), what the file's alpha band or mask leaves out, and pixels
+        with NaN or inf. ``nodata`` stands in for the file's own value.
+        """
+        x = self.read(window)
+        valid = ~nodata_mask(x, self.info.nodata if nodata is None else nodata)
+        valid &= self._mask(window)
+        if x.dtype.kind == "f":
+            valid &= np.isfinite(x).all(-1)
+        return x, valid
+
+    def read_small(self, *, side: int) -> tuple[np.ndarray, np.ndarray]:
+        """Read the whole file thinned out so that its longer side has at most ``side`` pixels.
+
+        Returns values ``[h, w, C]`` and valid pixels as ``read_valid`` does. Overviews are used where the file
+        has some; memory stays small in any case.
+        """
+        scale = min(1.0, side / max(self.info.size))
+        size = tuple(max(1, round(n * scale)) for n in self.info.size)
+        x = self._read_planes(list(self.bands), out_shape=(len(self.bands), *size))
+        valid = ~nodata_mask(x, self.info.nodata)
+        if x.dtype.kind == "f":
+            valid &= np.isfinite(x).all(-1)
+        return x, valid
+
+    @property
+    def alpha(self) -> int:
+        """The 1-based number of the alpha band; 0: none."""
+        from rasterio.enums import ColorInterp
+
+        kinds = self._dataset.colorinterp
+        return kinds.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in kinds else 0
+
+    @property
+    def masked(self) -> bool:
+        """Whether an alpha band or a mask says which pixels hold data."""
+        from rasterio.enums import MaskFlags
+
+        return MaskFlags.per_dataset in self._dataset.mask_flag_enums[0]
+
+    def _mask(self, window: Window | None) -> np.ndarray:
+        """True where the file's alpha band or its mask lets a pixel be; nodata values are not looked at."""
+        if not self.masked:
+            height, width = self.info.size if window is None else window[2:]
+            return np.ones((height, width), bool)
+        with self._naming():
+            return np.asarray(self._dataset.read_masks(1, window=rasterio_window(window)) > 0)
+
+    def _read_planes(self, bands: list[int], **options: Any) -> np.ndarray:
+        with self._naming():
+            planes = self._dataset.read(bands, **options)
         return np.ascontiguousarray(np.moveaxis(planes, 0, -1))
+
+    @contextlib.contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Name the file in whatever GDAL complains of."""
+        try:
+            yield
+        except gdal_errors() as e:
+            raise Dis2Error(f"{self.path} is damaged or cut off ({first_line(e)}): copy it again") from e
 
     def colors(self) -> np.ndarray:
         """The palette of a palette image as uint8 ``[256, 3]``; entries it lacks are black."""
@@ -118,15 +173,29 @@ def check_same_grid(a: RasterInfo, b: RasterInfo) -> None:
         return
     if a.crs and b.crs and a.crs != b.crs:
         raise Dis2Error(
-            f"{a.path} is in {_crs_name(a.crs)} but {b.path} in {_crs_name(b.crs)}: "
+            f"{a.path} is in {crs_name(a.crs)} but {b.path} in {crs_name(b.crs)}: "
             "reproject one (gdalwarp -t_srs ...)"
         )
-    shift = _grid_distance(a, b)
+    shift = grid_distance(a, b)
     if shift > GRID_TOLERANCE:
         raise Dis2Error(
             f"{a.path} and {b.path} lie up to {shift:.1f} pixels apart by their georeference: "
             "warp one onto the other's grid (gdalwarp -tr ... -te ...)"
         )
+
+
+def nodata_mask(x: np.ndarray, nodata: float | None) -> np.ndarray:
+    """Return bool ``[h, w]``, True where a raster ``[h, w, C]`` holds nodata.
+
+    8-bit images: where every band has the value (a single 0 or 255 is an ordinary colour); all other types:
+    where any band has it. ``nodata`` may be NaN; None: nowhere.
+    """
+    if nodata is None:
+        return np.zeros(x.shape[:2], bool)
+    hit = (
+        np.isnan(x) if np.isnan(nodata) else x == np.asarray(nodata, x.dtype if x.dtype.kind == "f" else None)
+    )
+    return np.asarray(hit.all(-1) if x.dtype == np.uint8 else hit.any(-1))
 
 
 def check_finite(
@@ -182,6 +251,24 @@ def to_stored(x: np.ndarray, dtype: str, path: str | Path) -> np.ndarray:
     return y
 
 
+def gdal_errors() -> tuple[type[Exception], ...]:
+    """What rasterio raises when GDAL complains. Not all of it derives from its public base class."""
+    from rasterio._err import CPLE_BaseError
+    from rasterio.errors import RasterioError
+
+    return RasterioError, CPLE_BaseError, OSError, ValueError
+
+
+def rasterio_window(window: Window | None) -> Any:
+    """Return rasterio's own window; None stays None."""
+    from rasterio.windows import Window as RasterioWindow
+
+    if window is None:
+        return None
+    row, col, height, width = window
+    return RasterioWindow(col, row, width, height)
+
+
 def _open(path: Path) -> Any:
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -197,7 +284,7 @@ def _open(path: Path) -> Any:
             return rasterio.open(path)
     except (RasterioError, OSError) as e:
         raise Dis2Error(
-            f"{path} cannot be read as a raster ({_first_line(e)}): PNG or GeoTIFF is wanted"
+            f"{path} cannot be read as a raster ({first_line(e)}): PNG or GeoTIFF is wanted"
         ) from e
 
 
@@ -218,20 +305,29 @@ def _info(path: Path, dataset: Any) -> RasterInfo:
     )
 
 
-def _grid_distance(a: RasterInfo, b: RasterInfo) -> float:
+def grid_distance(a: RasterInfo, b: RasterInfo) -> float:
     """Largest distance of the four corners, in pixels of ``a``."""
     assert a.transform is not None
     assert b.transform is not None
     pixel = math.sqrt(abs(a.transform[0] * a.transform[4] - a.transform[1] * a.transform[3])) or 1.0
     corners = [(0, 0), (a.width, 0), (0, a.height), (a.width, a.height)]
-    return max(math.dist(_apply(a.transform, *p), _apply(b.transform, *p)) for p in corners) / pixel
+    return max(math.dist(to_world(a.transform, *p), to_world(b.transform, *p)) for p in corners) / pixel
 
 
-def _apply(t: tuple[float, ...], col: float, row: float) -> tuple[float, float]:
+def to_world(t: tuple[float, ...], col: Any, row: Any) -> tuple[Any, Any]:
+    """Map pixel positions (numbers or arrays; corners are whole numbers) to coordinates (x, y)."""
     return t[0] * col + t[1] * row + t[2], t[3] * col + t[4] * row + t[5]
 
 
-def _crs_name(crs: Any) -> str:
+def to_pixel(t: tuple[float, ...], x: Any, y: Any) -> tuple[Any, Any]:
+    """Undo ``to_world``: coordinates to (column, row)."""
+    scale = t[0] * t[4] - t[1] * t[3]
+    dx, dy = x - t[2], y - t[5]
+    return (t[4] * dx - t[1] * dy) / scale, (t[0] * dy - t[3] * dx) / scale
+
+
+def crs_name(crs: Any) -> str:
+    """Short name of a coordinate reference system: its EPSG code where it has one."""
     code = crs.to_epsg()
     return f"EPSG:{code}" if code else str(crs.to_string())[:60]
 
@@ -248,7 +344,8 @@ def _check_whole_png(path: Path) -> None:
     raise Dis2Error(f"{path} is cut off (a PNG without its end): copy it again")
 
 
-def _first_line(e: BaseException) -> str:
+def first_line(e: BaseException) -> str:
+    """GDAL's own complaint behind a rasterio error, cut to one short line."""
     while e.__cause__ is not None:  # rasterio's own text only points to GDAL's
         e = e.__cause__
     text = str(e).strip().splitlines()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import numpy as np
@@ -17,6 +18,10 @@ from dis2_jax.evaluation.evaluate import check_size
 from dis2_jax.models.dis2 import DIS2
 from dis2_jax.schema import DatasetCard, Dis2Error, Modality, Scenario, nearest
 from dis2_jax.training.checkpoint import load_eval_variables
+
+if TYPE_CHECKING:
+    from dis2_jax.inference.inputs import ModalityFile
+    from dis2_jax.inference.scene import SceneOptions, SceneResult
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -66,7 +71,7 @@ class Model:
             Dis2Error: a modality set without a branch, sizes that disagree or that the model cannot read, a
                 wrong channel count, or values that are NaN or infinite.
         """
-        scenario = self._scenario(images)
+        scenario = self.scenario_of(images)
         arrays = {m: self._read(m, images[m]) for m in scenario.available}
         single = self._check_shapes(arrays)
         ready = {m: x[None] if single else x for m, x in arrays.items()}
@@ -81,7 +86,47 @@ class Model:
         """Most probable class, int32 ``[B, H, W]`` (or ``[H, W]``). Input and errors as ``predict_proba``."""
         return self.predict_proba(images).argmax(axis=-1).astype(np.int32)
 
-    def _scenario(self, images: Mapping[str, ArrayLike]) -> Scenario:
+    def predict_scene(
+        self,
+        images: Mapping[str, str | Path | ModalityFile],
+        *,
+        out: str | Path,
+        also: Mapping[str, str | Path | None] | Sequence[str] = (),
+        options: SceneOptions | None = None,
+        on_windows: Callable[[int, int], None] | None = None,
+    ) -> SceneResult:
+        """Map a whole scene of any size from raster files; see ``dis2 predict``.
+
+        Args:
+            images: modality name -> file; ``inference.inputs.ModalityFile`` chooses bands or a nodata value.
+            out: the class map, a GeoTIFF on the grid of the first file.
+            also: further products beside it, such as ``("confidence", "quicklook")``, or product -> path.
+            options: window, overlap, batch, device and how nodata is treated.
+            on_windows: called with (windows done, windows in all).
+
+        Raises:
+            Dis2Error: bad input or a disk that refuses; older outputs are then untouched.
+        """
+        from dis2_jax.inference.inputs import ModalityFile
+        from dis2_jax.inference.products import output_paths
+        from dis2_jax.inference.scene import SceneOptions, predict_scene
+
+        files = {m: f if isinstance(f, ModalityFile) else ModalityFile(Path(f)) for m, f in images.items()}
+        paths = output_paths(out, also if isinstance(also, Mapping) else dict.fromkeys(also))
+        return predict_scene(self, files, paths, options or SceneOptions(), on_windows=on_windows)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Digest of the weights and of everything else that decides an answer."""
+        digest = hashlib.blake2b(digest_size=8)
+        digest.update(f"{self.network} {self.card.to_json()} {self.normalization}".encode())
+        for leaf in jax.tree.leaves(self.variables):
+            digest.update(np.asarray(leaf).tobytes())
+        return digest.hexdigest()
+
+    def scenario_of(self, names: Iterable[str]) -> Scenario:
+        """Return the branch for a set of modalities. ``Dis2Error`` tells the sets that have one."""
+        images = tuple(names)
         supported = ", ".join(str(s) for s in self.scenarios)
         for name in images:
             if name not in self.modalities:

@@ -21,8 +21,8 @@ from dis2_jax.data.builders.folder_card import FolderCard, FolderModality
 from dis2_jax.data.builders.folder_scenes import FolderScene, FolderScenes
 from dis2_jax.data.builders.label_codes import LabelCoder
 from dis2_jax.data.builders.tiles import DatasetSpec, Tile
-from dis2_jax.data.rasters import RasterReader, check_finite, to_stored
-from dis2_jax.schema import IGNORE, Modality
+from dis2_jax.data.rasters import RasterReader, check_finite, nodata_mask, to_stored
+from dis2_jax.schema import IGNORE, Modality, SourceFormat
 
 
 @dataclasses.dataclass
@@ -38,7 +38,7 @@ def folder_spec(card: FolderCard, scenes: FolderScenes) -> DatasetSpec:
     return DatasetSpec(
         name=card.name,
         modalities=tuple(
-            Modality(m.name, channels, kind=m.kind, unit=m.unit, bands=m.band_names)
+            Modality(m.name, channels, kind=m.kind, unit=m.unit, bands=m.band_names, source=_source_format(m))
             for m, channels in zip(card.modalities, scenes.channels, strict=True)
         ),
         dtypes=scenes.dtypes,
@@ -49,6 +49,11 @@ def folder_spec(card: FolderCard, scenes: FolderScenes) -> DatasetSpec:
         licence=card.licence,
         ground_sampling_distance=card.ground_sampling_distance,
     )
+
+
+def _source_format(m: FolderModality) -> SourceFormat:
+    nodata = None if m.nodata is None or np.isnan(m.nodata) else m.nodata
+    return SourceFormat(bands=tuple(m.bands), scale=m.scale, offset=m.offset, nodata=nodata)
 
 
 def tile_count(card: FolderCard, scenes: FolderScenes, split: str) -> int:
@@ -129,16 +134,6 @@ def read_window(
         raw = raw.copy()
         raw[~good] = mean if raw.dtype.kind == "f" else np.rint(mean).astype(raw.dtype)
     return (to_stored(raw, dtype, reader.path) if good.any() else np.zeros(raw.shape, dtype)), good
-
-
-def nodata_mask(x: np.ndarray, nodata: float | None) -> np.ndarray:
-    """Return bool ``[h, w]``, True where a raster ``[h, w, C]`` holds nodata (see the module's docstring)."""
-    if nodata is None:
-        return np.zeros(x.shape[:2], bool)
-    hit = (
-        np.isnan(x) if np.isnan(nodata) else x == np.asarray(nodata, x.dtype if x.dtype.kind == "f" else None)
-    )
-    return np.asarray(hit.all(-1) if x.dtype == np.uint8 else hit.any(-1))
 
 
 def _pad(x: np.ndarray, tile: tuple[int, int]) -> np.ndarray:
