@@ -21,6 +21,7 @@ from dis2_jax.data.builders.folder_card import FolderCard, FolderModality
 from dis2_jax.data.builders.folder_scenes import FolderScene, FolderScenes
 from dis2_jax.data.builders.label_codes import LabelCoder
 from dis2_jax.data.builders.tiles import DatasetSpec, Tile
+from dis2_jax.data.places import Place
 from dis2_jax.data.rasters import RasterReader, check_finite, to_stored
 from dis2_jax.schema import IGNORE, Modality
 
@@ -100,7 +101,8 @@ class _SceneCutter:
             images[name] = _pad(x, self.tile)
             valid[name] = _pad_with(good, self.tile, False)
         tile_id = f"{self.scene.id}_y{part.row:05d}_x{part.col:05d}"
-        return Tile(tile_id, images, _pad_with(label, self.tile, IGNORE), valid)
+        place = Place(self.scene.id, *part.window)
+        return Tile(tile_id, images, _pad_with(label, self.tile, IGNORE), valid, place)
 
 
 @contextlib.contextmanager
