@@ -192,7 +192,7 @@ def test_csv_and_markdown_hold_the_same_numbers(evaluation):
     assert [r["worst"] for r in rows] == ["0", "0", "1", "0"]
     lines = tables.markdown_table(evaluation).splitlines()
     table = [line for line in lines if line.startswith("|")]
-    assert len(table) == 2 * (2 + len(evaluation.scenarios))
+    assert len(table) == 4 * (2 + len(evaluation.scenarios)), "IoU, F1, precision, recall"
     assert any(line.startswith("| **ndsm** (worst) | 0.455 | 0.692 | - |") for line in table)
 
 
@@ -207,8 +207,8 @@ def test_command_writes_tables_and_panels(workdir, capsys):
     assert main(["evaluate", "--workdir", str(workdir)]) == 0
     out = capsys.readouterr().out
     folder = workdir / "evaluation"
-    written = ["evaluation.json", "evaluation.csv", "evaluation.md", "panels/test-1.png"]
-    assert out.splitlines()[-4:] == [str(folder / name) for name in written]
+    written = ["evaluation.json", "evaluation.csv", "evaluation.md", "tiles.csv", "panels/test-1.png"]
+    assert out.splitlines()[-5:] == [str(folder / name) for name in written]
     assert all((folder / name).is_file() for name in written)
     found = Evaluation.load(folder / "evaluation.json")
     assert (found.split, found.step, found.checkpoint, found.seed) == ("test", 12, "best", 6)
