@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from dis2_jax.evaluation.results import Evaluation, ScenarioResult
-from dis2_jax.evaluation.table_layout import NONE, Column, Rows, markdown_block, number, span, text_blocks
+from dis2_jax.evaluation.table_layout import (
+    NONE,
+    Column,
+    Rows,
+    markdown_block,
+    number,
+    short_name,
+    span,
+    text_blocks,
+)
 
 
 def measures_text(evaluation: Evaluation, rows: Rows, *, width: int) -> list[str]:
@@ -21,7 +30,7 @@ def details_text(evaluation: Evaluation, *, width: int = 100) -> str:
         lines += [s.name, ""]
         lines += text_blocks("class", Rows(evaluation.classes), _class_details(s), width=width)
     for head, names, columns in _further(evaluation):
-        lines += [head, "", *text_blocks("", Rows(tuple(names)), _short_heads(columns), width=width)]
+        lines += [head, "", *text_blocks("", Rows(tuple(names)), columns, width=width)]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -114,18 +123,13 @@ def _further(evaluation: Evaluation) -> list[tuple[str, Sequence[str], list[Colu
     if measured:
         bins = [f"{b.lower:.2f}..{b.upper:.2f}" for b in measured[0][1].bins]
         columns = [
-            Column(s.name, tuple(f"{number(b.accuracy, 2)} ({b.count})" for b in c.bins)) for s, c in measured
+            Column(short_name(s.name), tuple(f"{number(b.accuracy, 2)} ({b.count})" for b in c.bins))
+            for s, c in measured
         ]
         tables.append(("Accuracy (pixels) by confidence", bins, columns))
     return tables
 
 
-def _short_heads(columns: Sequence[Column]) -> list[Column]:
-    """Say the names of baselines in few words, such as ``rgb, ndsm zero``."""
-    heads = [c.head.replace(" (full model, ", ", ").replace(" zero-filled)", " zero") for c in columns]
-    return [Column(head, c.cells) for head, c in zip(heads, columns, strict=True)]
-
-
 def _scene_column(s: ScenarioResult, names: Sequence[str]) -> Column:
     found = {each.name: each.metrics.miou for each in s.scenes.each} if s.scenes else {}
-    return Column(s.name, tuple(number(found.get(name)) for name in names))
+    return Column(short_name(s.name), tuple(number(found.get(name)) for name in names))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from dis2_jax.evaluation.measure import measure_split
 from dis2_jax.evaluation.panels import save_panels
 from dis2_jax.evaluation.results import Evaluation
 from dis2_jax.evaluation.scoring import MeasureOptions
+from dis2_jax.evaluation.text_files import write_texts
 from dis2_jax.evaluation.tile_table import TileTable
 from dis2_jax.schema import DatasetCard, Dis2Error
 from dis2_jax.sharding.mesh import data_mesh
@@ -137,21 +138,6 @@ def write_tables(evaluation: Evaluation, tiles: TileTable, folder: Path, *, endi
         f"tiles{ending}.csv": tiles.to_csv(),
     }
     return write_texts(folder, texts)
-
-
-def write_texts(folder: Path, texts: Mapping[str, str]) -> list[Path]:
-    """Write files, each whole or not at all; return their paths."""
-    paths = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            paths.append(folder / name)
-            partial = folder / f"{name}.partial"
-            partial.write_text(text)
-            partial.replace(paths[-1])
-    except OSError as e:
-        raise Dis2Error(f"{folder} cannot be written: {e.strerror}") from e
-    return paths
 
 
 def _shape(card: DatasetCard) -> str:

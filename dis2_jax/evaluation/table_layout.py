@@ -73,6 +73,11 @@ def span(ends: tuple[float, float] | None, digits: int = 3) -> str:
     return NONE if ends is None else f"{ends[0]:.{digits}f}..{ends[1]:.{digits}f}"
 
 
+def short_name(scenario: str) -> str:
+    """Say a baseline in few words: ``rgb (full model, ndsm zero-filled)`` becomes ``rgb, ndsm zero``."""
+    return scenario.replace(" (full model, ", ", ").replace(" zero-filled)", " zero")
+
+
 def _escape(text: str) -> str:
     return text.replace("|", "\\|")
 
