@@ -84,9 +84,11 @@ def measure_split(
             }
             _score_tile(int(batch["index"][i]), batch["label"][i], usable, ledgers, ruler, stitcher)
     classes = card.legend.names
+    ids = tuple(source.tile_id(i) for i in range(len(source)))
     scenes = stitcher.results(classes) if stitcher else {}
     results = tuple(
-        ledgers[row.name].result(row, classes, scenes=scenes.get(row.name), options=options) for row in rows
+        ledgers[row.name].result(row, classes, ids, scenes=scenes.get(row.name), options=options)
+        for row in rows
     )
     evaluation = Evaluation(
         dataset=card.name,
@@ -98,8 +100,8 @@ def measure_split(
     )
     table = TileTable(
         classes=classes,
-        tile_ids=tuple(source.tile_id(i) for i in range(len(source))),
-        scenarios={name: ledger.tiles() for name, ledger in ledgers.items()},
+        tile_ids=ids,
+        scenarios={name: ledger.tiles(ids) for name, ledger in ledgers.items()},
     )
     return Measured(evaluation, table, outputs)
 
@@ -117,9 +119,10 @@ class _Ledger:
         counts, eroded = class_counts_of(np.stack([score.confusion, score.eroded])).astype(np.int32)
         self._tiles[record] = (counts, eroded, score.boundary.astype(np.int32))
 
-    def tiles(self) -> TileScores:
+    def tiles(self, ids: Sequence[str]) -> TileScores:
+        """By name, so that resampling does not depend on the order of the records."""
         k = self._ruler.num_classes
-        records = sorted(self._tiles)
+        records = sorted(self._tiles, key=lambda record: ids[record])
         counts, eroded, boundary = (
             np.array([self._tiles[r][part] for r in records], np.int64).reshape(len(records), *shape)
             for part, shape in enumerate([(3, k), (3, k), (k, 4)])
@@ -127,10 +130,16 @@ class _Ledger:
         return TileScores(np.array(records, np.int64), counts, eroded, boundary)
 
     def result(
-        self, row: Row, classes: tuple[str, ...], *, scenes: Scenes | None, options: MeasureOptions
+        self,
+        row: Row,
+        classes: tuple[str, ...],
+        ids: Sequence[str],
+        *,
+        scenes: Scenes | None,
+        options: MeasureOptions,
     ) -> ScenarioResult:
         total = self._total
-        intervals = tile_intervals(self.tiles().counts, samples=options.samples, seed=options.seed)
+        intervals = tile_intervals(self.tiles(ids).counts, samples=options.samples, seed=options.seed)
         return ScenarioResult(
             name=row.name,
             kind=row.kind,

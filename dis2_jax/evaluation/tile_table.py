@@ -21,7 +21,7 @@ _SCORES = ("miou", "mf1", "oa")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TileScores:
-    """One scenario's T tiles by ascending record number.
+    """One scenario's T tiles by name.
 
     ``records`` int64 ``[T]``; ``counts`` and ``eroded`` int64 ``[T, 3, K]`` (see ``bootstrap``); ``boundary``
     int64 ``[T, K, 4]`` in the order of ``BoundaryCounts``.
