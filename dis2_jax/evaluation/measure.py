@@ -1,8 +1,9 @@
 """Everything that `dis2 evaluate` reports, in one pass over a split.
 
 Per tile and scenario: confusion, eroded confusion, boundaries, reliability; whole scenes where the tiles' places
-are known; bootstrap intervals at the end. All sums are of integers, taken per tile: they do not depend on batch
-size, devices, hosts or the order of the records.
+are known; bootstrap intervals at the end. All sums are of integers, taken per tile: given the network's output
+(XLA may round it differently in its last bits for another batch shape) they do not depend on batch size, devices,
+hosts or the order of the records.
 """
 
 from __future__ import annotations

@@ -120,7 +120,10 @@ class MapScore:
         )
 
     def calibration(self) -> Calibration:
-        """Means of each reliability bin."""
+        """Means of each reliability bin.
+
+        Confidence is rounded to 1e-6: finer digits hold the network's last bits, which change with the batch shape.
+        """
         bins = len(self.reliability)
         return Calibration(
             tuple(
@@ -128,7 +131,7 @@ class MapScore:
                     lower=i / bins,
                     upper=(i + 1) / bins,
                     count=int(n),
-                    confidence=int(confidence) / (CONFIDENCE_ONE * int(n)) if n else None,
+                    confidence=round(int(confidence) / (CONFIDENCE_ONE * int(n)), 6) if n else None,
                     accuracy=int(correct) / int(n) if n else None,
                 )
                 for i, (n, correct, confidence) in enumerate(self.reliability)

@@ -119,8 +119,8 @@ def _excluded_note(evaluation: Evaluation) -> str:
     names = ", ".join(evaluation.excluded)
     counts = [f"{s.name} {s.excluded_pixels}" for s in evaluation.real]
     return (
-        f"Excluded: {names}. Reference pixels of it are not scored ({', '.join(counts)} px), and it is in no"
-        " mean; where it is predicted on a pixel of another class, that pixel is wrong."
+        f"Excluded: {names}. Pixels with such a reference are not scored ({', '.join(counts)} px); no mean"
+        " counts the class; a pixel of another class that is predicted so is wrong."
     )
 
 
