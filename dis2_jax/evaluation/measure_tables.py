@@ -77,6 +77,11 @@ def measure_notes(evaluation: Evaluation) -> list[str]:
             f"Scene: {len(first.scenes.each)} scenes stitched from their tiles, every pixel scored once; erosion"
             " and boundaries there see across tile edges."
         )
+        if first.scenes.metrics.pixels < first.metrics.pixels:
+            lines.append(
+                "Tiles overlap: all but the scene scores count a pixel once per tile; scenes average the tiles'"
+                " probabilities."
+            )
     return lines
 
 

@@ -60,8 +60,8 @@ def tile_count(card: FolderCard, scenes: FolderScenes, split: str) -> int:
 def folder_tiles(card: FolderCard, scenes: FolderScenes, split: str, dropped: Dropped) -> Iterator[Tile]:
     """Yield one split's tiles, scene by scene, row by row, reading a window at a time.
 
-    Only training tiles overlap: in validation and test every pixel counts once. Raises ``Dis2Error`` naming a
-    file that is damaged or holds NaN or inf outside its nodata.
+    Training tiles share ``overlap`` pixels, test tiles ``test_overlap``; in validation every pixel counts once.
+    Raises ``Dis2Error`` naming a file that is damaged or holds NaN or inf outside its nodata.
     """
     for scene, rect in scenes.parts[split]:
         with _open_scene(card, scenes, scene) as cutter:
@@ -76,7 +76,7 @@ def folder_tiles(card: FolderCard, scenes: FolderScenes, split: str, dropped: Dr
 
 
 def _overlap(card: FolderCard, split: str) -> int:
-    return card.overlap if split == "train" else 0
+    return {"train": card.overlap, "test": card.test_overlap}.get(split, 0)
 
 
 @dataclasses.dataclass(frozen=True)
