@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import json
 
 import numpy as np
 import pytest
@@ -114,6 +115,7 @@ def test_baseline_names_of_three_modalities(mini_card):
 
 
 CLASSES = ("ground", "building", "tree")
+MEASURES = ("eroded", "boundary", "intervals", "calibration", "scenes")
 
 
 def result(name, kind, confusion, tiles=5):
@@ -144,6 +146,12 @@ def test_summary_numbers(evaluation):
 def test_json_round_trip(evaluation, tmp_path):
     path = tmp_path / "evaluation.json"
     path.write_text(evaluation.to_json())
+    assert Evaluation.load(path) == evaluation
+    old = json.loads(evaluation.to_json())  # as versions before the further measures wrote it
+    for row in [old, *old["scenarios"]]:
+        for key in ("average", "excluded", "no_scenes", "excluded_pixels", *MEASURES):
+            row.pop(key, None)
+    path.write_text(json.dumps(old))
     assert Evaluation.load(path) == evaluation
     path.write_text(evaluation.to_json()[:100])
     with pytest.raises(Dis2Error, match="not an evaluation"):
@@ -221,6 +229,18 @@ def test_command_writes_tables_and_panels(workdir, capsys):
     assert [s.tiles for s in found.scenarios] == [4] * 3
     assert not (folder / "panels" / "validation-1.png").exists()
 
+    capsys.readouterr()
+    arguments += ["--exclude", "tree", "--erode", "1", "--boundary-tolerance", "2", "--bootstrap", "20"]
+    assert main([*arguments, "--no-baselines", "--panels", "0", "--batch-size", "2", "--details"]) == 0
+    out = capsys.readouterr().out
+    found = Evaluation.load(folder / "evaluation-validation-without-tree.json")
+    assert (folder / "tiles-validation-without-tree.csv").is_file()
+    full = found.full
+    assert (full.eroded.radius, full.boundary.tolerance, full.intervals.samples) == (1, 2, 20)
+    assert "Excluded: tree." in out
+    assert "No scene-level score" in out
+    assert "Accuracy (pixels) by confidence" in out
+
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
@@ -228,6 +248,8 @@ def test_command_writes_tables_and_panels(workdir, capsys):
         (["--checkpoint", "newest"], "--checkpoint 'newest': write best, last or a step"),
         (["--checkpoint", "7"], "has no step 7"),
         (["--split", "tst"], "no split 'tst' (did you mean 'test'?)"),
+        (["--exclude", "tre"], "no class 'tre' (did you mean 'tree'?)"),
+        (["--erode", "-1"], "--erode -1: it must be at least 0"),
         (["--panels", "-1"], "--panels -1: it must be at least 0"),
         (["--batch-size", "0"], "--batch-size 0: it must be at least 1"),
         (["--dataset", "/nowhere"], "dataset /nowhere not found"),
