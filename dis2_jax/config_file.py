@@ -126,12 +126,11 @@ class Difference:
 
 def differences(old: Config, new: Config) -> tuple[Difference, ...]:
     """Every key whose value is not the same in both, in the order of ``Config``."""
-    return tuple(
-        Difference(key, a, b) for key in keys() if (a := _value(old, key)) != (b := _value(new, key))
-    )
+    return tuple(Difference(key, a, b) for key in keys() if (a := get(old, key)) != (b := get(new, key)))
 
 
-def _value(config: Config, key: str) -> Any:
+def get(config: Config, key: str) -> Any:
+    """Value of the leaf ``a.b``."""
     value: Any = config
     for name in key.split("."):
         value = getattr(value, name)

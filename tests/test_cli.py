@@ -15,6 +15,7 @@ COMMANDS = [
     ["train"],
     ["evaluate"],
     ["predict"],
+    ["compare"],
     ["data"],
     ["data", "prepare"],
     ["data", "prepare", "synthetic_city"],
@@ -58,6 +59,7 @@ def test_help_of_every_command(command, capsys):
     [
         ("train --config c.py --workdir W --confg.train.steps=3", None),
         ("evaluate --workdir W --splt test", "--split"),
+        ("compare A B --basline C", "--baseline"),
         ("data prepare synthetic_city --out D --sed 3", "--seed"),
         ("data prepare ombria --out D --source S --hold-out 3", "--holdout"),
         ("data inspect D --shet x.png", "--sheet"),

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import json
 
 import numpy as np
 import pytest
@@ -114,6 +115,7 @@ def test_baseline_names_of_three_modalities(mini_card):
 
 
 CLASSES = ("ground", "building", "tree")
+MEASURES = ("eroded", "boundary", "intervals", "calibration", "scenes")
 
 
 def result(name, kind, confusion, tiles=5):
@@ -144,6 +146,12 @@ def test_summary_numbers(evaluation):
 def test_json_round_trip(evaluation, tmp_path):
     path = tmp_path / "evaluation.json"
     path.write_text(evaluation.to_json())
+    assert Evaluation.load(path) == evaluation
+    old = json.loads(evaluation.to_json())  # as versions before the further measures wrote it
+    for row in [old, *old["scenarios"]]:
+        for key in ("average", "excluded", "no_scenes", "excluded_pixels", *MEASURES):
+            row.pop(key, None)
+    path.write_text(json.dumps(old))
     assert Evaluation.load(path) == evaluation
     path.write_text(evaluation.to_json()[:100])
     with pytest.raises(Dis2Error, match="not an evaluation"):
@@ -192,7 +200,7 @@ def test_csv_and_markdown_hold_the_same_numbers(evaluation):
     assert [r["worst"] for r in rows] == ["0", "0", "1", "0"]
     lines = tables.markdown_table(evaluation).splitlines()
     table = [line for line in lines if line.startswith("|")]
-    assert len(table) == 2 * (2 + len(evaluation.scenarios))
+    assert len(table) == 4 * (2 + len(evaluation.scenarios)), "IoU, F1, precision, recall"
     assert any(line.startswith("| **ndsm** (worst) | 0.455 | 0.692 | - |") for line in table)
 
 
@@ -207,8 +215,8 @@ def test_command_writes_tables_and_panels(workdir, capsys):
     assert main(["evaluate", "--workdir", str(workdir)]) == 0
     out = capsys.readouterr().out
     folder = workdir / "evaluation"
-    written = ["evaluation.json", "evaluation.csv", "evaluation.md", "panels/test-1.png"]
-    assert out.splitlines()[-4:] == [str(folder / name) for name in written]
+    written = ["evaluation.json", "evaluation.csv", "evaluation.md", "tiles.csv", "panels/test-1.png"]
+    assert out.splitlines()[-5:] == [str(folder / name) for name in written]
     assert all((folder / name).is_file() for name in written)
     found = Evaluation.load(folder / "evaluation.json")
     assert (found.split, found.step, found.checkpoint, found.seed) == ("test", 12, "best", 6)
@@ -221,6 +229,18 @@ def test_command_writes_tables_and_panels(workdir, capsys):
     assert [s.tiles for s in found.scenarios] == [4] * 3
     assert not (folder / "panels" / "validation-1.png").exists()
 
+    capsys.readouterr()
+    arguments += ["--exclude", "tree", "--erode", "1", "--boundary-tolerance", "2", "--bootstrap", "20"]
+    assert main([*arguments, "--no-baselines", "--panels", "0", "--batch-size", "2", "--details"]) == 0
+    out = capsys.readouterr().out
+    found = Evaluation.load(folder / "evaluation-validation-without-tree.json")
+    assert (folder / "tiles-validation-without-tree.csv").is_file()
+    full = found.full
+    assert (full.eroded.radius, full.boundary.tolerance, full.intervals.samples) == (1, 2, 20)
+    assert "Excluded: tree." in out
+    assert "No scene-level score" in out
+    assert "Accuracy (pixels) by confidence" in out
+
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
@@ -228,6 +248,8 @@ def test_command_writes_tables_and_panels(workdir, capsys):
         (["--checkpoint", "newest"], "--checkpoint 'newest': write best, last or a step"),
         (["--checkpoint", "7"], "has no step 7"),
         (["--split", "tst"], "no split 'tst' (did you mean 'test'?)"),
+        (["--exclude", "tre"], "no class 'tre' (did you mean 'tree'?)"),
+        (["--erode", "-1"], "--erode -1: it must be at least 0"),
         (["--panels", "-1"], "--panels -1: it must be at least 0"),
         (["--batch-size", "0"], "--batch-size 0: it must be at least 1"),
         (["--dataset", "/nowhere"], "dataset /nowhere not found"),

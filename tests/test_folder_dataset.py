@@ -4,6 +4,7 @@ import tomllib
 
 import numpy as np
 import pytest
+from folder_case import CARD, edit, prepare, read, scene
 from hypothesis import given
 from hypothesis import strategies as st
 from raster_files import write_raster
@@ -15,8 +16,7 @@ from dis2_jax.data.builders.folder import nodata_mask
 from dis2_jax.data.builders.folder_card import FolderLabel
 from dis2_jax.data.builders.folder_scenes import match_files
 from dis2_jax.data.builders.label_codes import LabelCoder
-from dis2_jax.data.prepare import prepare_folder
-from dis2_jax.data.source import TileSource
+from dis2_jax.data.places import load_places
 from dis2_jax.schema import IGNORE, Dis2Error
 
 SIZES = st.integers(1, 120)
@@ -99,69 +99,12 @@ def test_the_example_card_is_a_card(tmp_path):
         assert table
 
 
-CARD = """
-name = "toy"
-tile = 16
-[[modality]]
-name = "rgb"
-files = "rgb/*.png"
-kind = "optical"
-[[modality]]
-name = "dsm"
-files = "dsm/dsm_*.tif"
-nodata = -9999
-scale = 0.5
-offset = 1.0
-optional = true
-[label]
-files = "label/*_gt.png"
-ignore = [9]
-[[class]]
-name = "low"
-code = 1
-[[class]]
-name = "high"
-codes = [2, 5]
-[split.pattern]
-train = ["a*"]
-validation = ["b*"]
-"""
-RNG = np.random.default_rng(0)
-
-
-def scene(root, name, *, size=(40, 32), height=True):
-    rgb = RNG.integers(0, 256, (*size, 3), dtype=np.uint8)
-    write_raster(root / f"rgb/{name}.png", rgb)
-    dsm = RNG.integers(0, 100, (*size, 1)).astype(np.int16)
-    if height:
-        write_raster(root / f"dsm/dsm_{name}.tif", dsm, crs="EPSG:32633", origin=(0, 0))
-    label = RNG.choice(np.array([1, 2, 5], np.uint8), size)
-    write_raster(root / f"label/{name}_gt.png", label)
-    return rgb, dsm, label
-
-
 @pytest.fixture
 def root(tmp_path):
     (tmp_path / "card.toml").write_text(CARD)
     for name in ("a1", "a2", "b1"):
         scene(tmp_path, name)
     return tmp_path
-
-
-def edit(root, old, new):
-    text = (root / "card.toml").read_text()
-    assert old in text
-    (root / "card.toml").write_text(text.replace(old, new))
-
-
-def prepare(root, out="out"):
-    return prepare_folder(root, root / "card.toml", root / out)
-
-
-def read(root, split, out="out"):
-    from dis2_jax.schema import DatasetCard
-
-    return {t["tile_id"]: t for t in TileSource(root / out, split, DatasetCard.load(root / out))}
 
 
 def test_values_arrive_scaled_padded_and_named(root):
@@ -190,9 +133,26 @@ def test_padding_stays_out_of_the_statistics(root):
     np.testing.assert_allclose(card.modality("rgb").std, pixels.std(0), rtol=1e-9)
 
 
-def test_only_training_tiles_overlap(root):
+def test_training_and_test_tiles_overlap_as_asked(root):
     edit(root, "tile = 16", "tile = 16\noverlap = 8")
     assert prepare(root).card.splits == {"train": 2 * 4 * 3, "validation": 6}
+    edit(root, "overlap = 8", "overlap = 8\ntest_overlap = 4")
+    edit(root, '["a*"]', '["a1"]\ntest = ["a2"]')
+    assert prepare(root, "with_test").card.splits == {"train": 12, "validation": 6, "test": 3 * 3}
+
+
+def test_places_of_tiles_are_kept_without_padding(root):
+    label = scene(root, "b1")[2]
+    prepare(root)
+    count = len(read(root, "validation"))
+    places = load_places(root / "out", "validation", tiles=count)
+    seen = np.zeros(label.shape, int)
+    for tile, p in zip(read(root, "validation").values(), places, strict=True):
+        at = (slice(p.row, p.row + p.height), slice(p.col, p.col + p.width))
+        assert np.array_equal(tile["label"][: p.height, : p.width], label[at] > 1)
+        seen[at] += 1
+    assert (seen == 1).all()
+    assert {p.scene for p in places} == {"b1"}
 
 
 def test_an_optional_modality_may_lack_files(root):
@@ -346,6 +306,7 @@ def as_nan(root):
         (lambda r: edit(r, '[[class]]\nname = "high"\ncodes = [2, 5]\n', ""), "at least 2 classes, not 1"),
         (lambda r: edit(r, "tile = 16", "tile = 40"), "multiples of 16"),
         (lambda r: edit(r, "tile = 16", "tile = 16\noverlap = 16"), "overlap = 16"),
+        (lambda r: edit(r, "tile = 16", "tile = 16\ntest_overlap = -1"), "test_overlap = -1"),
         (
             lambda r: edit(r, "tile = 16", "tile = 16\noverlaps = 4"),
             r"unknown key overlaps \(did you mean 'overlap'\?\)",

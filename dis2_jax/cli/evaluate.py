@@ -14,9 +14,9 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "evaluate",
         help="table of every missing-modality scenario x class, and prediction panels",
-        description="Evaluate every scenario of a run. Writes W/evaluation/evaluation.json, .csv, .md and "
-        "panels/*.png; a split or dataset that is not the default goes into the names "
-        "(evaluation-validation.json).",
+        description="Evaluate every scenario of a run. Writes W/evaluation/evaluation.json, .csv, .md, "
+        "tiles.csv and panels/*.png; a split or dataset that is not the default, and excluded classes, go into "
+        "the names (evaluation-validation.json).",
     )
     parser.add_argument("--workdir", required=True, metavar="W", help="folder of the run")
     parser.add_argument("--split", help="default: test if the dataset has it, else validation")
@@ -35,6 +35,38 @@ def add_parser(subparsers: Any) -> None:
         action="store_true",
         help="leave out the rows of the full model fed zeros for what is missing",
     )
+    measures = parser.add_argument_group("measures")
+    measures.add_argument(
+        "--exclude",
+        metavar="CLASS",
+        action="append",
+        default=[],
+        help="score no pixel whose reference is this class, and leave it out of the means (may be repeated)",
+    )
+    measures.add_argument(
+        "--erode",
+        type=int,
+        default=3,
+        metavar="PX",
+        help="the eroded scores ignore pixels within PX of a class boundary (default: 3)",
+    )
+    measures.add_argument(
+        "--boundary-tolerance",
+        type=int,
+        default=3,
+        metavar="PX",
+        help="boundary F1: boundaries match within PX (default: 3)",
+    )
+    measures.add_argument(
+        "--bootstrap",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="resamples of the tiles for the intervals (default: 1000; 0: none)",
+    )
+    measures.add_argument(
+        "--details", action="store_true", help="print tables per class, scene and confidence too"
+    )
     parser.set_defaults(func=run, parser=parser)
 
 
@@ -44,7 +76,9 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> None:
     checkpoint = parse_checkpoint(arguments.checkpoint)
     from tqdm import tqdm
 
+    from dis2_jax.evaluation.measure_tables import details_text
     from dis2_jax.evaluation.run import Options, evaluate_workdir
+    from dis2_jax.evaluation.scoring import MeasureOptions
     from dis2_jax.evaluation.tables import text_table
 
     options = Options(
@@ -54,6 +88,12 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> None:
         panels=arguments.panels,
         batch_size=arguments.batch_size,
         baselines=not arguments.no_baselines,
+        measures=MeasureOptions(
+            erode=arguments.erode,
+            tolerance=arguments.boundary_tolerance,
+            exclude=tuple(arguments.exclude),
+            samples=arguments.bootstrap,
+        ),
     )
     with tqdm(desc="evaluate (compiles first)", unit="tile", leave=False) as bar:
 
@@ -64,6 +104,8 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> None:
 
         report = evaluate_workdir(arguments.workdir, options, on_batch=advance)
     print(text_table(report.evaluation))
+    if arguments.details:
+        print(details_text(report.evaluation))
     for path in report.paths:
         print(path)
 

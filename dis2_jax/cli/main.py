@@ -13,7 +13,17 @@ from pathlib import Path
 
 from dis2_jax.schema import Dis2Error, nearest
 
-COMMANDS = ("data", "train", "evaluate", "predict", "export", "bench", "import_torch", "export_torch")
+COMMANDS = (
+    "data",
+    "train",
+    "evaluate",
+    "compare",
+    "predict",
+    "export",
+    "bench",
+    "import_torch",
+    "export_torch",
+)
 CACHE_VARIABLE = "DIS2_CACHE"
 
 

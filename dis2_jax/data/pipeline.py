@@ -84,9 +84,11 @@ def eval_batches(
     batch_size: int,
     process_index: int = 0,
     process_count: int = 1,
+    order: Sequence[int] | None = None,
 ) -> Iterator[Batch]:
     """Return every tile of ``split`` once, in order, whole and unchanged, as batches of ``batch_size`` tiles.
 
+    ``order``, a permutation of the record numbers, gives another order than that of the records.
     The last batch is filled up with padding rows (see ``Batch``). With several hosts each gets ``batch_size /
     process_count`` rows of every global batch, all of them the same number of batches. Same errors as
     ``open_train_stream``, raised here and not at the first batch.
@@ -95,8 +97,10 @@ def eval_batches(
     source = TileSource(dataset_dir, split, card)
     crop_size(dataclasses.replace(data, crop=(0, 0)), card.tile)
     _check_statistics(card, data)
+    if order is not None and sorted(order) != list(range(len(source))):
+        raise Dis2Error(f"eval_batches: order must name each of the {len(source)} records once")
     rows = -(-len(source) // batch_size) * batch_size
-    tiles = grain.MapDataset.range(rows).map(EvalSample(source, card, data))
+    tiles = grain.MapDataset.range(rows).map(EvalSample(source, card, data, order))
     batches = tiles.batch(local, drop_remainder=True)[process_index::process_count]
     return _drain(batches.to_iter_dataset(read_options()))
 

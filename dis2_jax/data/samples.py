@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -29,11 +30,15 @@ class TrainSample:
 
 @dataclasses.dataclass(frozen=True)
 class EvalSample:
-    """Row number -> whole normalised tile; rows behind the last tile are padding."""
+    """Row number -> whole normalised tile; rows behind the last tile are padding.
+
+    ``order`` gives the record number of each row; None: as they are stored.
+    """
 
     source: TileSource
     card: DatasetCard
     data: DataConfig
+    order: Sequence[int] | None = None
 
     def __call__(self, row: int) -> Batch:
         """Return one row: ``Batch`` arrays without the batch axis."""
@@ -41,7 +46,8 @@ class EvalSample:
             return _padding(self.card)
         height, width = self.card.tile
         whole = Window(top=0, left=0, height=height, width=width)
-        return _sample(self.source[row], self.card, self.data, whole, rng=None)
+        record = row if self.order is None else self.order[row]
+        return _sample(self.source[record], self.card, self.data, whole, rng=None)
 
 
 def _sample(

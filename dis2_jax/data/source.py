@@ -58,6 +58,7 @@ class TileSource:
             raise Dis2Error(f"{self.dir}: split {split!r} is empty: prepare it with at least one tile")
         self._columns = [stored.modality_names.index(n) for n in card.modality_names]
         self._skipped = [n for n in stored.modality_names if n not in card.modality_names]
+        self._stored_names = stored.modality_names
         self._open_state()
         for shard in range(len(self._paths)):
             self._open(shard)
@@ -69,18 +70,13 @@ class TileSource:
         return f"TileSource({str(self.dir)!r}, {self.split!r})"
 
     def __getitem__(self, index: int) -> StoredTile:
-        if not 0 <= index < len(self):
-            raise IndexError(f"{self!r} has records 0..{len(self) - 1}, not {index}")
-        shard = bisect.bisect_right(self._ends, index)
-        row = index - (self._ends[shard] - self._lengths[shard])
-        try:
-            record = self._decode(self._reader(shard).read([row])[0])
-        except Dis2Error:
-            raise
-        except Exception as e:  # array_record, protobuf and zlib each raise their own kinds
-            raise Dis2Error(f"{self._paths[shard]}: record {row} is corrupt ({_line(e)}): {_WAY_OUT}") from e
+        import tensorflow_datasets as tfds
+
+        skipped = {n: tfds.decode.SkipDecoding() for n in self._skipped}
+        record = self._read(index, {"image": skipped} if skipped else None)
         label = record["label"]
         if ((label >= len(self.card.legend)) & (label != IGNORE)).any():
+            shard, row = self._locate(index)
             raise Dis2Error(
                 f"{self._paths[shard]}: the label of record {row} holds {int(label[label != IGNORE].max())}, "
                 f"but the dataset has {len(self.card.legend)} classes: {_WAY_OUT}"
@@ -92,6 +88,14 @@ class TileSource:
             tile_id=bytes(record["tile_id"]).decode(),
             index=index,
         )
+
+    def tile_id(self, index: int) -> str:
+        """Return the name of a record without decoding its rasters."""
+        import tensorflow_datasets as tfds
+
+        skip = tfds.decode.SkipDecoding()
+        rasters = {"image": {n: skip for n in self._stored_names}, "label": skip}
+        return bytes(self._read(index, rasters)["tile_id"]).decode()
 
     def __getstate__(self) -> dict[str, Any]:
         # Readers hold file handles, TFDS features are rebuilt from the folder: neither travels to a worker.
@@ -107,13 +111,22 @@ class TileSource:
         self._readers: OrderedDict[int, Any] = OrderedDict()
         self._lock = threading.Lock()
 
-    def _decode(self, data: bytes) -> dict[str, Any]:
-        import tensorflow_datasets as tfds
+    def _locate(self, index: int) -> tuple[int, int]:
+        """Return shard and row in it."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self!r} has records 0..{len(self) - 1}, not {index}")
+        shard = bisect.bisect_right(self._ends, index)
+        return shard, index - (self._ends[shard] - self._lengths[shard])
 
-        decoders = (
-            {"image": {n: tfds.decode.SkipDecoding() for n in self._skipped}} if self._skipped else None
-        )
-        record: dict[str, Any] = self._features.deserialize_example_np(data, decoders=decoders)
+    def _read(self, index: int, decoders: dict[str, Any] | None) -> dict[str, Any]:
+        shard, row = self._locate(index)
+        try:
+            data = self._reader(shard).read([row])[0]
+            record: dict[str, Any] = self._features.deserialize_example_np(data, decoders=decoders)
+        except Dis2Error:
+            raise
+        except Exception as e:  # array_record, protobuf and zlib each raise their own kinds
+            raise Dis2Error(f"{self._paths[shard]}: record {row} is corrupt ({_line(e)}): {_WAY_OUT}") from e
         return record
 
     def _reader(self, shard: int) -> Any:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import flax.struct
 import jax
@@ -17,11 +17,15 @@ from dis2_jax.config import DataConfig
 from dis2_jax.data.batch import Batch
 from dis2_jax.data.pipeline import eval_batches
 from dis2_jax.evaluation.results import Evaluation, ScenarioKind, ScenarioResult
+from dis2_jax.evaluation.scoring import CONFIDENCE_ONE
 from dis2_jax.models.dis2 import DIS2
 from dis2_jax.schema import IGNORE, DatasetCard, Dis2Error, Scenario
 from dis2_jax.sharding.mesh import put_batch, replicated
 
 __all__ = ["Evaluation", "ScenarioResult", "evaluate_split"]
+
+Outputs = Literal["counts", "confidence", "probabilities"]
+"""What comes off the device beside counts and class maps: nothing, or ever more (each is its own program)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,23 +96,52 @@ def evaluate_split(
         Dis2Error: unknown or empty split, a label outside the legend, or a prediction that is not finite.
     """
     rows = rows_of(model, card, baselines=baselines)
+    total = _Total(rows=rows, card=card, split=split)
+    what = (model, variables, dataset_dir, card, data)
+    options: dict[str, Any] = {"split": split, "batch_size": batch_size, "mesh": mesh, "on_batch": on_batch}
+    for _, counts in predict_split(rows, *what, **options):
+        total.add(counts)
+    return Evaluation(dataset=card.name, split=split, classes=card.legend.names, scenarios=total.results())
+
+
+def predict_split(
+    rows: Sequence[Row],
+    model: DIS2,
+    variables: Mapping[str, Any],
+    dataset_dir: str,
+    card: DatasetCard,
+    data: DataConfig,
+    *,
+    split: str,
+    batch_size: int,
+    mesh: Mesh | None = None,
+    on_batch: Callable[[int, int], None] | None = None,
+    outputs: Outputs = "counts",
+    order: Sequence[int] | None = None,
+) -> Iterator[tuple[Batch, dict[str, Counts]]]:
+    """Yield this host's share of every batch with what every row found in it (see ``run_rows``).
+
+    A batch is yielded when the next one has started, so that the device has work while the caller looks.
+    Arguments and errors as ``evaluate_split``; ``order`` as ``eval_batches``.
+    """
     check_size(model, card.tile)
-    read = 0
     if mesh is not None:
         batch_size = round_up(batch_size, mesh)
         variables = on_mesh(variables, mesh)
     hosts = {"process_index": jax.process_index(), "process_count": jax.process_count()} if mesh else {}
-    batches = eval_batches(dataset_dir, card, data, split=split, batch_size=batch_size, **hosts)
-    total = _Total(rows=rows, card=card, split=split)
-    for batch in batches:
-        started = run_rows(rows, variables, batch, model=model, card=card, mesh=mesh)
-        total.collect()  # the batch before this one: the device has work while the host waits and adds
-        total.expect(started)
+    reading: dict[str, Any] = {"split": split, "batch_size": batch_size, "order": order, **hosts}
+    waiting: tuple[Batch, dict[str, Counts]] | None = None
+    read = 0
+    for batch in eval_batches(dataset_dir, card, data, **reading):
+        started = run_rows(rows, variables, batch, model=model, card=card, mesh=mesh, outputs=outputs)
+        if waiting is not None:
+            yield waiting
+        waiting = (batch, started)
         read = min(read + batch_size, card.splits[split])
         if on_batch is not None:
             on_batch(read, card.splits[split])
-    total.collect()
-    return Evaluation(dataset=card.name, split=split, classes=card.legend.names, scenarios=total.results())
+    if waiting is not None:
+        yield waiting
 
 
 def run_rows(
@@ -119,12 +152,13 @@ def run_rows(
     model: DIS2,
     card: DatasetCard,
     mesh: Mesh | None,
+    outputs: Outputs = "counts",
 ) -> dict[str, Counts]:
     """Start every row on this host's share of a batch; rows without a usable tile are left out.
 
     The device may still be computing when this returns. ``variables`` lie where ``mesh`` says (``on_mesh``).
     """
-    usable = {row.name: _usable(batch, row, card) for row in rows}
+    usable = {row.name: usable_tiles(batch, row, card) for row in rows}
     host: dict[str, Any] = {"image": batch["image"], "label": batch["label"], "usable": usable}
     if any(row.kind == "baseline" for row in rows):
         # As inputs and not as constants, so that the baselines run the full branch that is compiled already.
@@ -139,6 +173,7 @@ def run_rows(
             model=model,
             branch=row.branch,
             num_classes=len(card.legend),
+            outputs=outputs,
         )
         for row in rows
         if usable[row.name].any() or (mesh is not None and jax.process_count() > 1)  # all hosts or none
@@ -166,10 +201,14 @@ class Counts:
     pixels: jax.Array
     """Pixels that the matrix must hold."""
     predicted: jax.Array
-    """Class map ``[B, H, W]`` int32, -1 where the output is not finite; for pictures."""
+    """Class map ``[B, H, W]`` int32, -1 where the output is not finite."""
+    confidence: jax.Array | None = None
+    """``[B, H, W]`` uint16: probability of the predicted class in 1/65535; not with ``outputs='counts'``."""
+    probabilities: jax.Array | None = None
+    """``[B, H, W, K]`` float32, with ``outputs='probabilities'``."""
 
 
-@functools.partial(jax.jit, static_argnames=("model", "branch", "num_classes"))
+@functools.partial(jax.jit, static_argnames=("model", "branch", "num_classes", "outputs"))
 def count_confusion(
     variables: Mapping[str, Any],
     images: Mapping[str, jax.Array],
@@ -179,6 +218,7 @@ def count_confusion(
     model: DIS2,
     branch: Scenario,
     num_classes: int,
+    outputs: Outputs = "counts",
 ) -> Counts:
     """Predict normalised images ``[B, H, W, C]`` and count ``usable`` tiles (``[B]`` bool) against ``label``.
 
@@ -197,16 +237,20 @@ def count_confusion(
         (predicted[..., None] == classes).astype(jnp.int8),
         preferred_element_type=jnp.int32,
     )
+    known = probabilities.astype(jnp.float32)
+    share = jnp.where(finite, known.max(-1), 0.0)
     return Counts(
         confusion=confusion,
         tiles=usable.sum(dtype=jnp.int32),
         pixels=counted.sum(dtype=jnp.int32),
         predicted=predicted,
+        confidence=None if outputs == "counts" else jnp.round(share * CONFIDENCE_ONE).astype(jnp.uint16),
+        probabilities=known if outputs == "probabilities" else None,
     )
 
 
 class _Total:
-    """Counts of every row over the split, with one batch of device results still to come."""
+    """Counts of every row over the split."""
 
     def __init__(self, *, rows: tuple[Row, ...], card: DatasetCard, split: str) -> None:
         self._rows = rows
@@ -215,25 +259,14 @@ class _Total:
         k = len(self._classes)
         self._confusion = {row.name: np.zeros((k, k), np.int64) for row in rows}
         self._tiles = {row.name: 0 for row in rows}
-        self._waiting: dict[str, Counts] = {}
 
-    def expect(self, started: dict[str, Counts]) -> None:
-        """Note results that the device is computing."""
-        self._waiting = started
-
-    def collect(self) -> None:
-        """Wait for the noted results and add them; a lost pixel is an error, not a better score."""
-        for name, counts in self._waiting.items():
+    def add(self, found: dict[str, Counts]) -> None:
+        """Wait for one batch's results and add them; a lost pixel is an error, not a better score."""
+        for name, counts in found.items():
             confusion = np.asarray(counts.confusion).astype(np.int64)
-            lost = int(counts.pixels) - int(confusion.sum())
-            if lost:
-                raise Dis2Error(
-                    f"split {self._split!r}, scenario {name}: {lost} pixels could not be counted: the model's"
-                    " output is not finite there, or a label lies outside the legend"
-                )
+            check_lost(int(counts.pixels) - int(confusion.sum()), split=self._split, scenario=name)
             self._confusion[name] += confusion
             self._tiles[name] += int(counts.tiles)
-        self._waiting = {}
 
     def results(self) -> tuple[ScenarioResult, ...]:
         """Freeze."""
@@ -250,7 +283,16 @@ class _Total:
         )
 
 
-def _usable(batch: Batch, row: Row, card: DatasetCard) -> np.ndarray:
+def check_lost(pixels: int, *, split: str, scenario: str) -> None:
+    """Raise ``Dis2Error`` when pixels that count have no predicted class."""
+    if pixels:
+        raise Dis2Error(
+            f"split {split!r}, scenario {scenario}: {pixels} pixels could not be counted: the model's"
+            " output is not finite there, or a label lies outside the legend"
+        )
+
+
+def usable_tiles(batch: Batch, row: Row, card: DatasetCard) -> np.ndarray:
     """``[B]`` bool: real tiles in which everything that the row reads is there."""
     columns = [card.modality_names.index(m) for m in row.available]
     return batch["valid"] & batch["available"][:, columns].all(axis=1)

@@ -15,7 +15,7 @@ from dis2_jax.config import DataConfig
 from dis2_jax.data.batch import Batch
 from dis2_jax.data.normalize import denormalize
 from dis2_jax.data.pipeline import load_batch
-from dis2_jax.evaluation.evaluate import check_size, on_mesh, round_up, rows_of, run_rows
+from dis2_jax.evaluation.evaluate import Outputs, check_size, on_mesh, round_up, rows_of, run_rows
 from dis2_jax.models.dis2 import DIS2
 from dis2_jax.schema import DatasetCard, Dis2Error
 
@@ -46,11 +46,12 @@ def make_examples(
     count: int,
     batch_size: int,
     mesh: Mesh | None = None,
+    outputs: Outputs = "counts",
 ) -> tuple[Example, ...]:
     """Predict ``count`` tiles spread evenly over the split, with every scenario.
 
-    With the ``batch_size`` and ``mesh`` of an ``evaluate_split`` before it, nothing is compiled again. Every
-    host of a job must call this; all get the same result. Errors as ``evaluate_split``.
+    With the ``batch_size``, ``mesh`` and ``outputs`` of a pass over a split before it, nothing is compiled
+    again. Every host of a job must call this; all get the same result. Errors as ``evaluate_split``.
     """
     if count < 1:
         raise Dis2Error(f"{count} panels: give at least 1")
@@ -66,18 +67,24 @@ def make_examples(
         chosen = indices[start : start + batch_size]
         filled = chosen + chosen[-1:] * (batch_size - len(chosen))  # one batch shape, one compilation
         batch = load_batch(dataset_dir, card, data, split=split, indices=filled)
-        maps = _predict(model, variables, batch, card=card, mesh=mesh)
+        maps = _predict(model, variables, batch, card=card, mesh=mesh, outputs=outputs)
         examples += [_example(batch, i, maps, card=card, data=data, split=split) for i in range(len(chosen))]
     return tuple(examples)
 
 
 def _predict(
-    model: DIS2, variables: Mapping[str, Any], batch: Batch, *, card: DatasetCard, mesh: Mesh | None
+    model: DIS2,
+    variables: Mapping[str, Any],
+    batch: Batch,
+    *,
+    card: DatasetCard,
+    mesh: Mesh | None,
+    outputs: Outputs,
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Scenario -> (class maps ``[B, H, W]``, which tiles have what it needs ``[B]``)."""
     rows = rows_of(model, card, baselines=False)
     share = jax.tree.map(_own_rows, batch) if mesh is not None else batch
-    started = run_rows(rows, variables, share, model=model, card=card, mesh=mesh)
+    started = run_rows(rows, variables, share, model=model, card=card, mesh=mesh, outputs=outputs)
     maps = {}
     for row in rows:
         columns = [card.modality_names.index(m) for m in row.available]

@@ -7,7 +7,7 @@ add up; means of ratios do not, so ratios are only ever taken of a summed matrix
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -102,8 +102,8 @@ def summarize(confusion: Any, names: Sequence[str]) -> Metrics:
         classes=classes,
         pixels=total,
         oa=agreed / total if total else None,
-        miou=_mean([c.iou for c in classes]),
-        mf1=_mean([c.f1 for c in classes]),
+        miou=mean_of_known([c.iou for c in classes]),
+        mf1=mean_of_known([c.f1 for c in classes]),
         kappa=_kappa(classes, agreed=agreed, total=total),
     )
 
@@ -123,7 +123,8 @@ def _class_metrics(matrix: np.ndarray, k: int, name: str) -> ClassMetrics:
     )
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def mean_of_known(values: Iterable[float | None]) -> float | None:
+    """Mean of the values that are not None; None without any."""
     there = [v for v in values if v is not None]
     return sum(there) / len(there) if there else None
 

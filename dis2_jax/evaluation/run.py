@@ -11,10 +11,13 @@ import jax
 
 from dis2_jax.config import DataConfig
 from dis2_jax.evaluation import tables
-from dis2_jax.evaluation.evaluate import evaluate_split
 from dis2_jax.evaluation.examples import make_examples
+from dis2_jax.evaluation.measure import measure_split
 from dis2_jax.evaluation.panels import save_panels
 from dis2_jax.evaluation.results import Evaluation
+from dis2_jax.evaluation.scoring import MeasureOptions
+from dis2_jax.evaluation.text_files import write_texts
+from dis2_jax.evaluation.tile_table import TileTable
 from dis2_jax.schema import DatasetCard, Dis2Error
 from dis2_jax.sharding.mesh import data_mesh
 from dis2_jax.training.checkpoint import load_eval_variables
@@ -36,6 +39,7 @@ class Options:
     batch_size: int | None = None
     baselines: bool = True
     """Also the full model with zeros for what each student does without."""
+    measures: MeasureOptions = dataclasses.field(default_factory=MeasureOptions)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,11 +53,12 @@ class Report:
 def evaluate_workdir(
     workdir: str | Path, options: Options, *, on_batch: Callable[[int, int], None] | None = None
 ) -> Report:
-    """Evaluate every scenario; write ``<workdir>/evaluation/evaluation.{json,csv,md}`` and ``panels/*.png``.
+    """Evaluate every scenario into ``<workdir>/evaluation``.
 
-    Names tell what is not the default: ``evaluation-validation.json``, ``evaluation-<dataset folder>.json``,
-    ``evaluation-<dataset folder>-validation.json``. Panels are called ``<split>-1.png`` ... with the folder
-    in front likewise. Tiles are normalised with the run's own statistics, those of another dataset too. Only
+    Writes ``evaluation.{json,csv,md}``, ``tiles.csv`` (see ``TileTable``) and ``panels/*.png``. Names tell what
+    is not the default: ``evaluation-validation.json``, ``evaluation-<dataset folder>-validation.json``,
+    ``evaluation-without-clutter.json``, ``tiles-validation.csv``. Panels are called ``<split>-1.png`` ... with
+    the folder in front likewise. Tiles are normalised with the run's own statistics, those of another dataset too. Only
     process 0 of a job writes.
 
     Raises:
@@ -62,6 +67,7 @@ def evaluate_workdir(
     panels = _at_least(0, "panels", options.panels)
     size = _at_least(1, "batch-size", options.batch_size)
     run = load_eval_variables(workdir, options.checkpoint)
+    excluded = options.measures.excluded(run.card.legend)
     folder = options.dataset or run.config.data.dir
     card, other = matching_card(folder, run.card)
     default = default_split(card, run.config.data)
@@ -69,22 +75,25 @@ def evaluate_workdir(
     batch_size = size or run.config.train.eval_batch_size
     common: dict[str, Any] = {"split": split, "batch_size": batch_size, "mesh": data_mesh()}
     what = (run.model, run.variables, folder, card, run.config.data)
-    found = evaluate_split(*what, baselines=options.baselines, on_batch=on_batch, **common)
+    found = measure_split(
+        *what, options=options.measures, baselines=options.baselines, on_batch=on_batch, **common
+    )
     evaluation = dataclasses.replace(
-        found,
+        found.evaluation,
         step=run.step,
         checkpoint=str(options.checkpoint),
         recipe=run.config.recipe,
         seed=run.config.train.seed,
     )
     count = run.config.train.panels if panels is None else panels
-    examples = make_examples(*what, count=count, **common) if count else ()
+    examples = make_examples(*what, count=count, outputs=found.outputs, **common) if count else ()
     if jax.process_index() != 0:
         return Report(evaluation, ())
     prefix = f"{Path(folder).resolve().name}-" if other else ""
-    stem = f"evaluation-{prefix}{'' if split == default else split}".strip("-")
+    without = f"without-{'-'.join(excluded)}" if excluded else ""
+    ending = "".join(f"-{part}" for part in (prefix[:-1], "" if split == default else split, without) if part)
     out = Path(workdir) / FOLDER
-    paths = write_tables(evaluation, out, stem=stem)
+    paths = write_tables(evaluation, found.tiles, out, ending=ending)
     if examples:
         paths += save_panels(examples, card, out / "panels", stem=f"{prefix}{split}")
     return Report(evaluation, tuple(paths))
@@ -120,24 +129,15 @@ def default_split(card: DatasetCard, data: DataConfig) -> str:
     return data.test_split if card.splits.get(data.test_split) else data.validation_split
 
 
-def write_tables(evaluation: Evaluation, folder: Path, *, stem: str) -> list[Path]:
-    """Write ``<stem>.json``, ``.csv`` and ``.md``, each whole or not at all; return their paths."""
+def write_tables(evaluation: Evaluation, tiles: TileTable, folder: Path, *, ending: str) -> list[Path]:
+    """Write ``evaluation<ending>.json``, ``.csv``, ``.md`` and ``tiles<ending>.csv``; return their paths."""
     texts = {
-        "json": evaluation.to_json(),
-        "csv": tables.csv_table(evaluation),
-        "md": tables.markdown_table(evaluation),
+        f"evaluation{ending}.json": evaluation.to_json(),
+        f"evaluation{ending}.csv": tables.csv_table(evaluation),
+        f"evaluation{ending}.md": tables.markdown_table(evaluation),
+        f"tiles{ending}.csv": tiles.to_csv(),
     }
-    paths = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for ending, text in texts.items():
-            paths.append(folder / f"{stem}.{ending}")
-            partial = paths[-1].with_suffix(".partial")
-            partial.write_text(text)
-            partial.replace(paths[-1])
-    except OSError as e:
-        raise Dis2Error(f"{folder} cannot be written: {e.strerror}") from e
-    return paths
+    return write_texts(folder, texts)
 
 
 def _shape(card: DatasetCard) -> str:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
+from dis2_jax.evaluation.measure_tables import measure_notes, measures_markdown, measures_text
 from dis2_jax.evaluation.results import Evaluation, ScenarioResult
-
-NONE = "-"
-"""Stands for a ratio that is not defined: the class is absent, or the scenario had no tile."""
+from dis2_jax.evaluation.table_layout import NONE, Column, Rows, markdown_block, number, text_blocks
 
 _GROUPS = {
     "full": "all modalities",
@@ -28,33 +26,18 @@ _SUMMARY = len(_RATIOS) + 1
 """Summary columns: the ratios and the gap."""
 
 
-@dataclasses.dataclass(frozen=True)
-class _Column:
-    head: str
-    cells: tuple[str, ...]
-
-    @property
-    def width(self) -> int:
-        return max(len(c) for c in (self.head, *self.cells))
-
-    def shorten(self, limit: int) -> _Column:
-        """Cut a long head, with a full stop to say so."""
-        head = self.head if len(self.head) <= limit else self.head[: limit - 1] + "."
-        return dataclasses.replace(self, head=head)
-
-
 def text_table(evaluation: Evaluation, *, width: int = 100) -> str:
     """Aligned plain text: IoU per class, mIoU, mF1, OA, kappa, gap to full; the worst scenario has a star.
 
-    Long class names are cut first; class columns that still do not fit into ``width`` go into further blocks.
+    Below it one table of the further measures, where there are any (see ``measures_text``). Long class names
+    are cut first; class columns that still do not fit into ``width`` go into further blocks.
     """
-    names = [f"  {label(s)}{' *' if s == evaluation.worst else ''}" for s in evaluation.scenarios]
-    left = max(len(n) for n in names)
+    rows = _rows(evaluation)
     columns = [*_class_columns(evaluation), *_summary_columns(evaluation)]
     lines = [title(evaluation), ""]
-    for block in _fit(columns, room=max(width - left, 40)):
-        lines += [*_block_lines(evaluation, names, block, left=left), ""]
-    for note in notes(evaluation):
+    lines += text_blocks("IoU", rows, columns, width=width, together=_SUMMARY)
+    lines += measures_text(evaluation, rows, width=width)
+    for note in [*notes(evaluation), *measure_notes(evaluation)]:
         lines += textwrap.wrap(note, width, subsequent_indent="    ", break_long_words=False)
     return "\n".join(lines).rstrip() + "\n"
 
@@ -66,25 +49,32 @@ def csv_table(evaluation: Evaluation) -> str:
     head += ["miou", "mf1", "oa", "kappa"]
     parts = ("iou", "f1", "precision", "recall", "reference", "predicted")
     head += [f"{part}/{name}" for part in parts for name in evaluation.classes]
+    more = [_csv_measures(s) for s in evaluation.scenarios]
+    head += list(more[0])
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(head)
-    for s in evaluation.scenarios:
+    for s, measures in zip(evaluation.scenarios, more, strict=True):
         m = s.metrics
         row = [s.name, s.kind, label(s), s.tiles, m.pixels, int(s == evaluation.worst)]
         ratios = [evaluation.gap(s), m.miou, m.mf1, m.oa, m.kappa]
         per_class = [getattr(c, part) for part in parts for c in m.classes]
-        writer.writerow(["" if v is None else v for v in [*row, *ratios, *per_class]])
+        writer.writerow(["" if v is None else v for v in [*row, *ratios, *per_class, *measures.values()]])
     return out.getvalue()
 
 
 def markdown_table(evaluation: Evaluation) -> str:
-    """Two tables, IoU and F1 per class, with the summary columns in the first; the worst scenario in bold."""
-    tiles = _Column("tiles", tuple(str(s.tiles) for s in evaluation.scenarios))
+    """IoU and F1 per class, with the summary columns in the first, the worst scenario in bold; then the rest."""
+    names = [f"**{s.name}** (worst)" if s == evaluation.worst else s.name for s in evaluation.scenarios]
+    tiles = Column("tiles", tuple(str(s.tiles) for s in evaluation.scenarios))
     iou = [*_class_columns(evaluation), *_summary_columns(evaluation), tiles]
-    f1 = _class_columns(evaluation, part="f1")
     lines = [f"# {title(evaluation)}", "", "IoU per class and summary", ""]
-    lines += [*_markdown_lines(evaluation, iou), "", "F1 per class", "", *_markdown_lines(evaluation, f1)]
-    return "\n".join([*lines, "", *(f"- {n}" for n in notes(evaluation))]) + "\n"
+    lines += [*markdown_block("scenario", names, iou), ""]
+    for part, head in (("f1", "F1"), ("precision", "Precision"), ("recall", "Recall")):
+        columns = _class_columns(evaluation, part=part)
+        lines += [f"{head} per class", "", *markdown_block("scenario", names, columns), ""]
+    lines += measures_markdown(evaluation, names)
+    told = [*notes(evaluation), *measure_notes(evaluation)]
+    return "\n".join([*lines, *(f"- {n}" for n in told)]) + "\n"
 
 
 def title(evaluation: Evaluation) -> str:
@@ -105,14 +95,16 @@ def label(result: ScenarioResult) -> str:
 
 
 def notes(evaluation: Evaluation) -> list[str]:
-    """Sentences under the table: mean, worst, absent classes, scenarios with fewer tiles."""
+    """Sentences under the table: mean, worst, classes left out or absent, scenarios with fewer tiles."""
     lines = []
     mean, worst = evaluation.mean_miou, evaluation.worst
     if mean is not None and worst is not None:
         lines.append(
-            f"Mean mIoU over the {len(evaluation.real)} scenarios: {mean:.3f}. Worst: {worst.name} with"
-            f" {_number(worst.metrics.miou)} (gap to full {_number(evaluation.gap(worst))})."
+            f"Mean mIoU over the {len(evaluation.real)} scenarios: {mean:.3f}. Worst (Last-1): {worst.name} with"
+            f" {number(worst.metrics.miou)} (gap to full {number(evaluation.gap(worst))})."
         )
+    if evaluation.excluded:
+        lines.append(_excluded_note(evaluation))
     lines += [n for k in range(len(evaluation.classes)) if (n := _absent_note(evaluation, k))]
     most = max((s.tiles for s in evaluation.real), default=0)
     short = [f"{s.name} {s.tiles}" for s in evaluation.real if s.tiles < most]
@@ -123,9 +115,18 @@ def notes(evaluation: Evaluation) -> list[str]:
     return lines
 
 
+def _excluded_note(evaluation: Evaluation) -> str:
+    names = ", ".join(evaluation.excluded)
+    counts = [f"{s.name} {s.excluded_pixels}" for s in evaluation.real]
+    return (
+        f"Excluded: {names}. Pixels with such a reference are not scored ({', '.join(counts)} px); no mean"
+        " counts the class; a pixel of another class that is predicted so is wrong."
+    )
+
+
 def _absent_note(evaluation: Evaluation, k: int) -> str:
     found = [(s.name, s.metrics.classes[k]) for s in evaluation.real]
-    if any(c.present for _, c in found):
+    if evaluation.classes[k] in evaluation.excluded or any(c.present for _, c in found):
         return ""
     wrong = [(n, c.predicted) for n, c in found if c.predicted]
     counts = [p for _, p in wrong]
@@ -138,66 +139,38 @@ def _absent_note(evaluation: Evaluation, k: int) -> str:
     return f"Class {evaluation.classes[k]} is absent from the reference and in no mean; {told}."
 
 
-def _number(value: float | None) -> str:
-    return NONE if value is None else f"{value:.3f}"
+def _rows(evaluation: Evaluation) -> Rows:
+    return Rows(
+        names=tuple(f"  {label(s)}{' *' if s == evaluation.worst else ''}" for s in evaluation.scenarios),
+        groups=tuple(_GROUPS[s.kind] for s in evaluation.scenarios),
+    )
 
 
-def _class_columns(evaluation: Evaluation, *, part: str = "iou") -> list[_Column]:
+def _class_columns(evaluation: Evaluation, *, part: str = "iou") -> list[Column]:
     return [
-        _Column(name, tuple(_number(getattr(s.metrics.classes[k], part)) for s in evaluation.scenarios))
+        Column(name, tuple(number(getattr(s.metrics.classes[k], part)) for s in evaluation.scenarios))
         for k, name in enumerate(evaluation.classes)
     ]
 
 
-def _summary_columns(evaluation: Evaluation) -> list[_Column]:
+def _summary_columns(evaluation: Evaluation) -> list[Column]:
     rows = evaluation.scenarios
-    columns = [_Column(head, tuple(_number(ratio(s)) for s in rows)) for head, ratio in _RATIOS]
-    gaps = tuple(NONE if s.kind == "full" else _number(evaluation.gap(s)) for s in rows)
-    return [*columns, _Column("gap", gaps)]
+    columns = [Column(head, tuple(number(ratio(s)) for s in rows)) for head, ratio in _RATIOS]
+    gaps = tuple(NONE if s.kind == "full" else number(evaluation.gap(s)) for s in rows)
+    return [*columns, Column("gap", gaps)]
 
 
-def _fit(columns: Sequence[_Column], *, room: int) -> list[list[_Column]]:
-    """One block if cutting class names (down to 7 characters, still distinct) allows it, else several."""
-    for limit in (99, 12, 10, 8, 7):
-        short = [c.shorten(limit) for c in columns]
-        distinct = len({c.head for c in short}) == len({c.head for c in columns})
-        if distinct and sum(c.width + 2 for c in short) <= room:
-            return [short]
-    return _split(columns, room=room)
-
-
-def _split(columns: Sequence[_Column], *, room: int) -> list[list[_Column]]:
-    """Cut into blocks no wider than ``room``; the summary columns at the end stay together."""
-    blocks: list[list[_Column]] = [[]]
-    used = 0
-    for i, column in enumerate(columns):
-        rest = columns[i:] if i == len(columns) - _SUMMARY else [column]
-        if blocks[-1] and used + sum(c.width + 2 for c in rest) > room:
-            blocks.append([])
-            used = 0
-        blocks[-1].append(column)
-        used += column.width + 2
-    return blocks
-
-
-def _block_lines(
-    evaluation: Evaluation, names: Sequence[str], block: Sequence[_Column], *, left: int
-) -> list[str]:
-    lines = [f"{'IoU':<{left}}" + "".join(f"  {c.head:>{c.width}}" for c in block)]
-    lines.append("-" * len(lines[0]))
-    group = ""
-    for i, s in enumerate(evaluation.scenarios):
-        if s.kind != group:
-            group = s.kind
-            lines.append(_GROUPS[group])
-        lines.append(f"{names[i]:<{left}}" + "".join(f"  {c.cells[i]:>{c.width}}" for c in block))
-    return lines
-
-
-def _markdown_lines(evaluation: Evaluation, columns: Sequence[_Column]) -> list[str]:
-    heads = [c.head.replace("|", "\\|") for c in columns]
-    lines = ["| scenario | " + " | ".join(heads) + " |", "|:--|" + "--:|" * len(columns)]
-    for i, s in enumerate(evaluation.scenarios):
-        name = f"**{s.name}** (worst)" if s == evaluation.worst else s.name
-        lines.append(f"| {name} | " + " | ".join(c.cells[i] for c in columns) + " |")
-    return lines
+def _csv_measures(s: ScenarioResult) -> dict[str, float | None]:
+    """Further columns; all empty where nothing further was measured."""
+    eroded = s.eroded.metrics if s.eroded else None
+    whole = s.scenes.metrics if s.scenes else None
+    edge, low_high = s.boundary, s.intervals
+    found = {f"eroded_{r}": getattr(eroded, r, None) for r in ("miou", "mf1", "oa", "kappa")}
+    found |= {f"scene_{r}": getattr(whole, r, None) for r in ("miou", "mf1", "oa", "kappa")}
+    found["boundary_f1"] = edge.mean_f1 if edge else None
+    found["ece"] = s.calibration.ece if s.calibration else None
+    for ratio in ("miou", "mf1", "oa"):
+        ends = getattr(low_high, ratio, None) or (None, None)
+        found |= {f"{ratio}_low": ends[0], f"{ratio}_high": ends[1]}
+    found |= {f"boundary_f1/{n}": edge.f1[k] if edge else None for k, n in enumerate(s.classes)}
+    return found

@@ -53,9 +53,10 @@ def _parse_card(path: Path, values: Mapping[str, Any], source: Path) -> FolderCa
     description, origin = t.take("description", str, ""), t.take("source", str, "")
     licence, gsd = t.take("licence", str, ""), t.take("ground_sampling_distance", (int, float), None)
     tile = _tile(t.take("tile", (int, list)))
-    overlap = t.take("overlap", int, 0)
-    if not 0 <= overlap < min(tile):
-        raise Dis2Error(f"overlap = {overlap}: it must be at least 0 and less than the tile's sides {tile}")
+    overlaps = {key: t.take(key, int, 0) for key in ("overlap", "test_overlap")}
+    for key, pixels in overlaps.items():
+        if not 0 <= pixels < min(tile):
+            raise Dis2Error(f"{key} = {pixels}: it must be at least 0 and less than the tile's sides {tile}")
     modalities = tuple(_modality(m, f"modality {i + 1}") for i, m in enumerate(t.take("modality", list)))
     if len(modalities) < 2:
         raise Dis2Error(f"{len(modalities)} [[modality]] block: DIS2 needs at least 2 modalities")
@@ -74,7 +75,7 @@ def _parse_card(path: Path, values: Mapping[str, Any], source: Path) -> FolderCa
         legend=legend,
         split=split,
         tile=tile,
-        overlap=overlap,
+        **overlaps,
         description=description,
         source=origin,
         licence=licence,

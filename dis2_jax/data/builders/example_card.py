@@ -8,7 +8,8 @@ description = "Orthophotos and heights of my city, 2023"
 licence = "CC-BY-4.0"
 ground_sampling_distance = 0.2   # metres per pixel
 tile = 256                       # or [height, width]; multiples of 16
-overlap = 64                     # pixels that neighbouring TRAINING tiles share; elsewhere none overlap
+overlap = 64                     # pixels that neighbouring TRAINING tiles share
+test_overlap = 0                 # the same of test tiles; `dis2 evaluate` averages them in its scene scores
 
 # One block per modality (at least two), in the order the model shall see them. What `*` stands for is the
 # scene's id: photos/a7_rgb.tif and heights/a7.tif are both scene "a7". PNG or GeoTIFF, any number type.

@@ -21,6 +21,7 @@ from dis2_jax.data.builders.folder_card import FolderCard, FolderModality
 from dis2_jax.data.builders.folder_scenes import FolderScene, FolderScenes
 from dis2_jax.data.builders.label_codes import LabelCoder
 from dis2_jax.data.builders.tiles import DatasetSpec, Tile
+from dis2_jax.data.places import Place
 from dis2_jax.data.rasters import RasterReader, check_finite, nodata_mask, to_stored
 from dis2_jax.schema import IGNORE, Modality, SourceFormat
 
@@ -64,8 +65,8 @@ def tile_count(card: FolderCard, scenes: FolderScenes, split: str) -> int:
 def folder_tiles(card: FolderCard, scenes: FolderScenes, split: str, dropped: Dropped) -> Iterator[Tile]:
     """Yield one split's tiles, scene by scene, row by row, reading a window at a time.
 
-    Only training tiles overlap: in validation and test every pixel counts once. Raises ``Dis2Error`` naming a
-    file that is damaged or holds NaN or inf outside its nodata.
+    Training tiles share ``overlap`` pixels, test tiles ``test_overlap``; in validation every pixel counts once.
+    Raises ``Dis2Error`` naming a file that is damaged or holds NaN or inf outside its nodata.
     """
     for scene, rect in scenes.parts[split]:
         with _open_scene(card, scenes, scene) as cutter:
@@ -80,7 +81,7 @@ def folder_tiles(card: FolderCard, scenes: FolderScenes, split: str, dropped: Dr
 
 
 def _overlap(card: FolderCard, split: str) -> int:
-    return card.overlap if split == "train" else 0
+    return {"train": card.overlap, "test": card.test_overlap}.get(split, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +106,8 @@ class _SceneCutter:
             images[name] = _pad(x, self.tile)
             valid[name] = _pad_with(good, self.tile, False)
         tile_id = f"{self.scene.id}_y{part.row:05d}_x{part.col:05d}"
-        return Tile(tile_id, images, _pad_with(label, self.tile, IGNORE), valid)
+        place = Place(self.scene.id, *part.window)
+        return Tile(tile_id, images, _pad_with(label, self.tile, IGNORE), valid, place)
 
 
 @contextlib.contextmanager

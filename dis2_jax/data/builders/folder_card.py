@@ -70,6 +70,7 @@ class FolderCard:
     split: FolderSplit
     tile: tuple[int, int]
     overlap: int = 0
+    test_overlap: int = 0
     description: str = ""
     source: str = ""
     licence: str = ""

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 
 from dis2_jax.data.builders.tiles import DatasetSpec, Tile, check_tile_size
+from dis2_jax.data.places import Place
 from dis2_jax.data.synthetic import LEGEND, MODALITIES, PIXEL_METRES, draw_scene
 from dis2_jax.schema import Dis2Error
 
@@ -77,5 +78,6 @@ def synthetic_city_tiles(
                     tile_id=f"{split}{index:03d}_y{y:04d}_x{x:04d}",
                     images={"rgb": scene.rgb[at], "ndsm": scene.ndsm[at]},
                     label=scene.label[at],
+                    place=Place(f"{split}{index:03d}", y, x, t, t),
                 )
                 progress(1)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dis2_jax.data.places import Place
 from dis2_jax.schema import IGNORE, ClassLegend, Dis2Error, Modality
 
 STORED_DTYPES = ("uint8", "int16", "uint16", "float32")
@@ -52,13 +53,15 @@ class Tile:
     """One sample: ``images[modality]`` is ``[H, W, C]``; a missing key is an absent modality.
 
     ``label`` is uint8 ``[H, W]``: 0..K-1 or ``IGNORE``. ``valid[modality]`` (bool ``[H, W]``, optional) marks
-    the pixels that count for the modality's statistics: not padding, not nodata.
+    the pixels that count for the modality's statistics: not padding, not nodata. ``place``: where in its scene
+    the tile lies; None for one that was not cut from a scene.
     """
 
     tile_id: str
     images: Mapping[str, np.ndarray]
     label: np.ndarray
     valid: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    place: Place | None = None
 
 
 def check_tile_size(tile: tuple[int, int]) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 from dis2_jax.data.builders.features import record_features, serialize
 from dis2_jax.data.builders.statistics import ChannelMoments, class_counts
 from dis2_jax.data.builders.tiles import DatasetSpec, Tile, record
+from dis2_jax.data.places import Place, write_places
 from dis2_jax.data.source import TileSource
 from dis2_jax.schema import CARD_FILE, DatasetCard, Dis2Error
 
@@ -30,11 +31,15 @@ SHARD_BYTES = 256 * 2**20
 
 @dataclasses.dataclass(frozen=True)
 class SplitSummary:
-    """What was written of one split: records per shard, bytes, class pixels (K + 1, ignored last)."""
+    """What was written of one split: records per shard, bytes, class pixels (K + 1, ignored last).
+
+    ``places`` is empty unless every tile has one.
+    """
 
     shard_lengths: tuple[int, ...]
     num_bytes: int
     class_pixels: tuple[int, ...]
+    places: tuple[Place, ...]
 
 
 def write_dataset(
@@ -143,6 +148,7 @@ def _write_all(
     card = _card(spec, moments, summaries)
     with _writing(folder.parent):
         (folder / CARD_FILE).write_text(card.to_json())
+        write_places({split: s.places for split, s in summaries.items()}, folder)
         _write_tfds_metadata(spec, features, summaries, folder)
     return card
 
@@ -160,11 +166,14 @@ def _write_split(
 ) -> SplitSummary:
     counts = np.zeros(len(spec.legend) + 1, np.int64)
     seen: set[str] = set()
+    places: list[Place] = []
     with _ShardWriter(folder, f"{spec.name}-{split}", shard_bytes=shard_bytes) as shards:
         for tile in tiles:
             if tile.tile_id in seen:
                 raise Dis2Error(f"split {split!r}: tile id {tile.tile_id!r} comes twice")
             seen.add(tile.tile_id)
+            if tile.place is not None:
+                places.append(tile.place)
             shards.write(serialize(features, record(spec, tile)))
             counts += class_counts(tile.label, len(spec.legend))
     if not seen:
@@ -173,7 +182,12 @@ def _write_split(
         )
     if counts[:-1].sum() == 0:
         raise Dis2Error(f"split {split!r} of {spec.name!r}: every pixel of every label is ignored")
-    return SplitSummary(tuple(shards.lengths), shards.num_bytes, tuple(int(n) for n in counts))
+    return SplitSummary(
+        shard_lengths=tuple(shards.lengths),
+        num_bytes=shards.num_bytes,
+        class_pixels=tuple(int(n) for n in counts),
+        places=tuple(places) if len(places) == len(seen) else (),
+    )
 
 
 class _ShardWriter:

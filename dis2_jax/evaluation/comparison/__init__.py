@@ -1,0 +1,1 @@
+"""Several evaluated runs side by side: read and group them, statistics, tables."""
