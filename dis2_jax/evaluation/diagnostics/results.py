@@ -11,13 +11,11 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from dis2_jax.evaluation.metrics import Metrics, summarize
-from dis2_jax.schema import Dis2Error
+from dis2_jax.schema import Dis2Error, Fill
 
-Fill = Literal["compensation", "zeros", "specific"]
-"""What stands in the slots of the missing modalities: the trained stand-ins, nothing, or the real features."""
 FILLS: tuple[Fill, ...] = ("compensation", "zeros", "specific")
 LEVELS = ("f1", "f2", "f3", "f4", "g", "penultimate")
 """Fused maps at strides 2, 4, 8, 16, the fusion token, the map before the last convolution (METHOD.md)."""
