@@ -15,7 +15,7 @@ from dis2_jax.schema import IGNORE, DatasetCard
 
 FONT = 7.5
 _CELL, _GAP, _LEFT = 1.45, 0.08, 0.3
-_HEAD, _TITLE = 0.42, 0.32
+_HEAD, _TITLE = 0.58, 0.32
 """Inches: side of a picture, between pictures, for the scenarios' names, above the first row, above a picture."""
 
 
@@ -33,9 +33,9 @@ def attention_sheet(example: AttentionExample, card: DatasetCard, *, dpi: int = 
     height = _HEAD + rows * (_CELL + _TITLE) + _GAP
     figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
     FigureCanvasAgg(figure)
-    figure.text(
-        0.5, 1 - 0.14 / height, f"class attention, tile {example.index}", ha="center", va="center", fontsize=9
-    )
+    told = "peak: strongest place, in multiples of an even spread; on: share of attention / of pixels on the class"
+    for text, below, size in ((f"class attention, tile {example.index}", 0.14, 9), (told, 0.34, FONT)):
+        figure.text(0.5, 1 - below / height, text, ha="center", va="center", fontsize=size, wrap=True)
 
     def axes(row: int, column: int, title: str) -> Axes:
         bottom = height - _HEAD - (row + 1) * (_CELL + _TITLE) + _GAP

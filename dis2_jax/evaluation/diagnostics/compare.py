@@ -162,7 +162,7 @@ def compare_maps(student: Maps, full: Maps, places: Mapping[str, jax.Array]) -> 
         y = full[level]
         sizes = [jnp.sqrt(jnp.square(v).sum(-1)) for v in (x, y)]
         relative = jnp.sqrt(jnp.square(x - y).sum(-1)) / jnp.maximum(sizes[1], tiny)
-        cosine = (x * y).sum(-1) / jnp.maximum(sizes[0] * sizes[1], tiny)
+        cosine = jnp.minimum((x * y).sum(-1) / jnp.maximum(sizes[0] * sizes[1], tiny), 1)
         at = places[level][..., None]
         found[level] = {
             "relative_l2": relative.mean(-1),

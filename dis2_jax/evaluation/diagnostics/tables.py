@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from collections.abc import Callable, Sequence
 
-from dis2_jax.evaluation.diagnostics.results import FILLS, LEVELS, Diagnostics, Similarity
+from dis2_jax.evaluation.diagnostics.results import (
+    FILLS,
+    LEAST_WAY,
+    LEVELS,
+    Diagnostics,
+    Similarity,
+)
 from dis2_jax.evaluation.grid import Grid, markdown_grid, number, percent, text_grid
 from dis2_jax.schema import Fill
 
@@ -31,7 +38,8 @@ class _Part:
 def text_report(found: Diagnostics, *, width: int = 100) -> str:
     """Return every table as aligned text."""
     parts = [f"{p.title}\n{text_grid(p.grid, width=width)}" for p in _parts(found)]
-    return "\n\n".join([title(found), *parts, *notes(found)]) + "\n"
+    below = "\n".join(textwrap.fill(n, width, subsequent_indent="    ") for n in notes(found))
+    return "\n\n".join([title(found), *parts, below]) + "\n"
 
 
 def markdown_report(found: Diagnostics) -> str:
@@ -57,7 +65,7 @@ def notes(found: Diagnostics) -> list[str]:
     """Sentences under the tables."""
     return [
         "Recovered: the share of the way from zeros to the full branch (or to the same student with the real"
-        " features) that the compensation features go; - where that way does not go up.",
+        f" features) that the compensation features go; - where that way rises by less than {LEAST_WAY}.",
         "A student never saw real features in a missing slot while training: they bound the information, not"
         " always its score.",
         f"CKA: up to {found.positions_per_tile} positions of each map and tile, drawn with seed"
