@@ -18,6 +18,8 @@ COMMANDS = (
     "train",
     "evaluate",
     "compare",
+    "diagnose",
+    "degrade",
     "predict",
     "export",
     "bench",
