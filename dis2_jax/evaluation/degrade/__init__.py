@@ -1,0 +1,1 @@
+"""Degraded inputs: what noise, gaps, shifts, old heights and clouds do to a model, and when to switch."""

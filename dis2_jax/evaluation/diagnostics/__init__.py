@@ -1,0 +1,1 @@
+"""How much of a missing modality the compensation features bring back."""
