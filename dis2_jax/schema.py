@@ -19,6 +19,10 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 ModalityKind = Literal["optical", "sar", "height", "other"]
 
+Fill = Literal["compensation", "zeros", "specific"]
+"""What stands in a branch's slots of missing modalities: the stand-ins that it was trained with, zeros, or the
+features of the real modality."""
+
 
 class Dis2Error(Exception):
     """Bad input, told in one line: what is wrong, where, and the way out. The CLI prints just that line."""

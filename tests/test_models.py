@@ -154,6 +154,37 @@ def test_prediction_runs_only_what_it_needs_at_any_size(three: dict) -> None:
         assert not np.isfinite(predict({**three, "params": one}, images)).any()
 
 
+def test_slots_hold_what_they_are_told_to(three: dict) -> None:
+    """The available modalities' features never change, the missing ones' are made, zero, or the real ones."""
+    full, _, pair = THREE.scenarios
+    images = _images(THREE, batch=1, size=(16, 32))
+    given = {m: images[m] for m in pair.available}
+    cases = {
+        "full": (images, full, "compensation"),
+        "made": (given, pair, "compensation"),
+        "zeros": (given, pair, "zeros"),
+        "real": (images, pair, "specific"),
+    }
+
+    def run(variables: dict) -> dict:
+        return {
+            name: THREE.apply(variables, x, scenario=s, fill=fill, method="slots")
+            for name, (x, s, fill) in cases.items()
+        }
+
+    found = jax.jit(run)(three)
+    jax.tree.map(np.testing.assert_array_equal, found["real"], found["full"])
+    for m, real, made, zeros in zip(THREE.names, found["full"], found["made"], found["zeros"], strict=True):
+        for r, c, z in zip(real, made, zeros, strict=True):
+            assert r.shape == c.shape == z.shape
+            if m in pair.available:
+                np.testing.assert_array_equal(c, r)
+                np.testing.assert_array_equal(z, r)
+            else:
+                assert not z.any()
+                assert np.abs(c - r).max() > 0.1
+
+
 def test_bfloat16_keeps_parameters_wide_and_agrees_roughly(three: dict) -> None:
     half = dataclasses.replace(THREE, dtype=jnp.bfloat16)
     shapes = jax.eval_shape(lambda: init_variables(half, seed=0))

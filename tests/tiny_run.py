@@ -16,7 +16,7 @@ from dis2_jax import config_file
 from dis2_jax.config import Config, DataConfig, ModelConfig, TrainConfig
 from dis2_jax.models.dis2 import DIS2
 from dis2_jax.schema import DatasetCard
-from dis2_jax.training.checkpoint import Checkpoints
+from dis2_jax.training.checkpoint import Checkpoints, Trained
 from dis2_jax.training.optimizer import make_optimizer
 from dis2_jax.training.state import TrainState, build_model, create_state
 from dis2_jax.training.workdir import train_tile, write_card
@@ -84,3 +84,10 @@ def make_run(
     with Checkpoints(workdir, config=config, card=card) as checkpoints:
         checkpoints.save(state, step=step, position=step, metric=0.5)
     return state
+
+
+def stand_in_run(model: Any, *, card: DatasetCard, dataset: Path | str) -> Trained:
+    """Return what loading a run with ``Fake`` weights would, with no checkpoint and nothing traced."""
+    train = dataclasses.replace(TrainConfig(), eval_batch_size=2, seed=6)
+    config = Config(data=DataConfig(dir=str(dataset)), model=SMALL, train=train)
+    return Trained(model, fake_variables(), config, card, 12)

@@ -13,7 +13,18 @@ from pathlib import Path
 
 from dis2_jax.schema import Dis2Error, nearest
 
-COMMANDS = ("data", "train", "evaluate", "compare", "report", "bench", "import_torch", "export_torch")
+COMMANDS = (
+    "data",
+    "train",
+    "evaluate",
+    "compare",
+    "diagnose",
+    "degrade",
+    "report",
+    "bench",
+    "import_torch",
+    "export_torch",
+)
 CACHE_VARIABLE = "DIS2_CACHE"
 
 

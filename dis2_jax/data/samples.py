@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from dis2_jax.config import DataConfig
 from dis2_jax.data.augment import Geometry, Window, draw_geometry, photometric
 from dis2_jax.data.batch import Batch
 from dis2_jax.data.normalize import normalize
-from dis2_jax.data.source import StoredTile, TileSource
+from dis2_jax.data.source import StoredTile
 from dis2_jax.schema import IGNORE, DatasetCard
 
 
@@ -28,6 +29,14 @@ class TrainSample:
         return _sample(tile, self.card, self.data, geometry, rng)
 
 
+class Tiles(Protocol):
+    """Stored tiles by number: a ``TileSource``, or a list."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> StoredTile: ...
+
+
 @dataclasses.dataclass(frozen=True)
 class EvalSample:
     """Row number -> whole normalised tile; rows behind the last tile are padding.
@@ -35,7 +44,7 @@ class EvalSample:
     ``order`` gives the record number of each row; None: as they are stored.
     """
 
-    source: TileSource
+    source: Tiles
     card: DatasetCard
     data: DataConfig
     order: Sequence[int] | None = None

@@ -14,7 +14,7 @@ from dis2_jax.models.cflm import ClassScale, ClasswiseAttention, ClasswiseDecode
 from dis2_jax.models.encoders import Encoder, Features, UnimodalHead
 from dis2_jax.models.fusion import HierarchicalFusion, Position
 from dis2_jax.models.layers import AttentionPool, stat_dtype
-from dis2_jax.schema import Scenario
+from dis2_jax.schema import Fill, Scenario
 
 Pool = Literal["attention", "mean"]
 
@@ -123,7 +123,9 @@ class LevelPools(nn.Module):
 
 
 class DIS2(nn.Module):
-    """DIS2 for M >= 2 modalities (METHOD.md). Apply modes: ``__call__`` (training), ``predict``, ``branch``.
+    """DIS2 for M >= 2 modalities (METHOD.md).
+
+    Apply modes: ``__call__`` (training), ``predict``, ``branch``, and its two halves ``slots`` and ``answer``.
 
     ``modalities`` are (name, channels) in order; ``students`` the available-sets that get a branch; ``tile``
     (H, W) matters only to ``position='table'``. Sides of inputs are multiples of 16.
@@ -249,11 +251,31 @@ class DIS2(nn.Module):
 
     def branch(self, images: Mapping[str, jax.Array], *, scenario: Scenario) -> BranchOutput:
         """One scenario with running statistics; ``images`` holds only its available modalities."""
-        specific = {m: self._encode(m, images[m], train=False) for m in scenario.available}
-        if len(scenario.available) == len(self.names):
-            return self.full([specific[m] for m in self.names], train=False, side=False)
+        return self.answer(self.slots(images, scenario=scenario), scenario=scenario)
+
+    def slots(
+        self, images: Mapping[str, jax.Array], *, scenario: Scenario, fill: Fill = "compensation"
+    ) -> list[Features]:
+        """Return e1..e4 of every modality's slot in a scenario, with running statistics; no branch runs.
+
+        ``images`` holds the available modalities; with ``fill='specific'`` all of them. ``fill`` says what the
+        missing slots hold: anything but ``'compensation'`` is for diagnosis, the branch was never trained on it.
+        """
+        real = self.names if fill == "specific" else scenario.available
+        specific = {m: self._encode(m, images[m], train=False) for m in real}
+        if fill == "zeros":
+            nothing = [jnp.zeros_like(e) for e in specific[scenario.available[0]]]
+            specific = {m: specific.get(m, nothing) for m in self.names}
+        if len(specific) == len(self.names):
+            return [specific[m] for m in self.names]
         made = self._compensate(scenario, images, train=False, count=self._counts(None))
-        return self.student[str(scenario)](self._slots(scenario, specific, made), train=False, side=False)
+        return self._slots(scenario, specific, made)
+
+    def answer(self, slots: Sequence[Features], *, scenario: Scenario) -> BranchOutput:
+        """Run the scenario's branch, with running statistics, on what ``slots`` returned."""
+        whole = len(scenario.available) == len(self.names)
+        branch = self.full if whole else self.student[str(scenario)]
+        return branch(list(slots), train=False, side=False)
 
     def predict(self, images: Mapping[str, jax.Array], *, scenario: Scenario) -> jax.Array:
         """Class probabilities ``[B, H, W, K]`` float32 of one scenario."""

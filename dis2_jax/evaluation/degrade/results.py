@@ -124,6 +124,18 @@ class Degraded:
             highest=rows[-1].severity,
         )
 
+    def with_curves_of(self, older: Degraded) -> Degraded:
+        """Add the curves of ``older`` that are not here, if it measured the same weights on the same tiles.
+
+        "The same" includes equal counts of the clean branches. Otherwise nothing is added.
+        """
+        same = [f.name for f in dataclasses.fields(self) if f.name not in ("rows", "units")]
+        if self.clean != older.clean or any(getattr(self, k) != getattr(older, k) for k in same):
+            return self
+        own = set(self.curves)
+        kept = [r for r in older.rows if r.kind != CLEAN and (r.kind, r.modality, r.branch) not in own]
+        return dataclasses.replace(self, rows=(*self.rows, *kept), units={**older.units, **self.units})
+
     def to_json(self) -> str:
         """Serialise, with ratios and switches for readers; ``from_json`` is the exact inverse."""
         head = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "rows"}

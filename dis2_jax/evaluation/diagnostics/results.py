@@ -11,13 +11,11 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from dis2_jax.evaluation.metrics import Metrics, summarize
-from dis2_jax.schema import Dis2Error
+from dis2_jax.schema import Dis2Error, Fill
 
-Fill = Literal["compensation", "zeros", "specific"]
-"""What stands in the slots of the missing modalities: the trained stand-ins, nothing, or the real features."""
 FILLS: tuple[Fill, ...] = ("compensation", "zeros", "specific")
 LEVELS = ("f1", "f2", "f3", "f4", "g", "penultimate")
 """Fused maps at strides 2, 4, 8, 16, the fusion token, the map before the last convolution (METHOD.md)."""
@@ -88,8 +86,8 @@ class Recovery:
     """What the compensation features of one student are worth, in mIoU on the same tiles.
 
     ``of_full`` and ``of_specific``: the share of the way from ``zeros`` to the full branch, and to the same
-    student given the real features. None where that way is not uphill. The student never saw real features
-    in this slot while training, so ``specific`` bounds the information, not always the score.
+    student given the real features. None where that way goes up by less than 0.02. The student never saw real
+    features in this slot while training, so ``specific`` bounds the information, not always the score.
     """
 
     scenario: str
@@ -239,8 +237,12 @@ class Diagnostics:
             raise Dis2Error(f"{path}: {e}") from e
 
 
+LEAST_WAY = 0.02
+"""Shares of a shorter way, in mIoU, would be noise."""
+
+
 def share(value: float | None, *, start: float | None, end: float | None) -> float | None:
-    """Part of the way from ``start`` to ``end`` at which ``value`` lies; None unless the way goes up."""
-    if value is None or start is None or end is None or end <= start:
+    """Part of the way from ``start`` to ``end`` at which ``value`` lies; None if it rises less than ``LEAST_WAY``."""
+    if value is None or start is None or end is None or end - start < LEAST_WAY:
         return None
     return (value - start) / (end - start)
