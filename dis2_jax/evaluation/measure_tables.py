@@ -123,7 +123,10 @@ def _further(evaluation: Evaluation) -> list[tuple[str, Sequence[str], list[Colu
     if measured:
         bins = [f"{b.lower:.2f}..{b.upper:.2f}" for b in measured[0][1].bins]
         columns = [
-            Column(short_name(s.name), tuple(f"{number(b.accuracy, 2)} ({b.count})" for b in c.bins))
+            Column(
+                short_name(s.name),
+                tuple(f"{number(b.accuracy, 2)} ({b.count})" for b in c.bins),
+            )
             for s, c in measured
         ]
         tables.append(("Accuracy (pixels) by confidence", bins, columns))

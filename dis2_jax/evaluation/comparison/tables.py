@@ -37,7 +37,7 @@ def text_comparison(comparison: Comparison, *, width: int = 100) -> str:
     lines.append("")
     rows = Rows(tuple(short_name(n) for n in _row_names(comparison)))
     lines += text_blocks("mIoU", rows, _columns(comparison, "miou"), width=width)
-    for head, columns in _class_tables(comparison, "iou"):
+    for head, columns in _class_tables(comparison, "iou", interval=False):
         lines += text_blocks(head, Rows(rows.names[:-1]), columns, width=width)
     for note in _notes(comparison):
         lines += textwrap.wrap(note, width, subsequent_indent="    ", break_long_words=False)
@@ -54,7 +54,7 @@ def markdown_comparison(comparison: Comparison) -> str:
         if any(set(c.cells) != {NONE} for c in columns):
             lines += ["", head, "", *markdown_block("scenario", names, columns)]
     for part, name in (("iou", "IoU"), ("f1", "F1")):
-        for head, columns in _class_tables(comparison, part):
+        for head, columns in _class_tables(comparison, part, interval=True):
             lines += ["", head.replace("IoU", name), "", *markdown_block("scenario", names[:-1], columns)]
     return "\n".join([*lines, "", *(f"- {n}" for n in _notes(comparison))]) + "\n"
 
@@ -119,7 +119,7 @@ def _columns(comparison: Comparison, key: str) -> list[Column]:
     return columns
 
 
-def _class_tables(comparison: Comparison, part: str) -> list[tuple[str, list[Column]]]:
+def _class_tables(comparison: Comparison, part: str, *, interval: bool) -> list[tuple[str, list[Column]]]:
     """Per group its mean per class, and for all but the first its difference; without the worst scenario."""
     classes = comparison.groups[0].group.runs[0].evaluation.classes
     tables = []
@@ -133,7 +133,7 @@ def _class_tables(comparison: Comparison, part: str) -> list[tuple[str, list[Col
                 Column(
                     c,
                     tuple(
-                        _signed(s.difference if (s := row.get(f"{part}/{c}")) else None, interval=False)
+                        _signed(s.difference if (s := row.get(f"{part}/{c}")) else None, interval=interval)
                         for row in _class_rows(g)
                     ),
                 )
