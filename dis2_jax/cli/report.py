@@ -46,11 +46,10 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> None:
     options = ReportOptions(
         out=arguments.out, split=arguments.split, checkpoint=checkpoint, tiles=arguments.tiles
     )
-    with tqdm(desc="evaluate (compiles first)", unit="tile", leave=False, delay=1) as bar:
-
+    with tqdm(desc="evaluate", unit="tile", leave=False, delay=1e9) as bar:
+        # The long delay keeps the bar hidden until there is something to count.
         def advance(done: int, total: int) -> None:
-            bar.total = total
-            bar.set_description("evaluate", refresh=False)
+            bar.total, bar.delay = total, 0
             bar.update(done - bar.n)
 
         def say(text: str) -> None:

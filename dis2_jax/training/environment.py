@@ -66,7 +66,9 @@ class Session:
 class SessionLog:
     """Keeps this session's entry in ``<workdir>/environment.json``. Only one process of a job may open it."""
 
-    def __init__(self, workdir: str | Path, *, step: int, batch_size: int, hardware: Mapping[str, Any]) -> None:
+    def __init__(
+        self, workdir: str | Path, *, step: int, batch_size: int, hardware: Mapping[str, Any]
+    ) -> None:
         self._path = Path(workdir) / ENVIRONMENT_FILE
         self._before = read_sessions(workdir)
         self._since = time.monotonic()

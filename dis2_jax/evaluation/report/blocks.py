@@ -126,14 +126,7 @@ class LegendBlock:
 
 
 Block = (
-    FigureBlock
-    | TableBlock
-    | FactsBlock
-    | StatsBlock
-    | NoteBlock
-    | MissingBlock
-    | TileBlock
-    | LegendBlock
+    FigureBlock | TableBlock | FactsBlock | StatsBlock | NoteBlock | MissingBlock | TileBlock | LegendBlock
 )
 
 

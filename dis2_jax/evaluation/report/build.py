@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from dis2_jax.evaluation.report.blocks import FigureBlock, Section, TileBlock
+from dis2_jax.evaluation.report.blocks import FigureBlock, MissingBlock, Section, TileBlock
 from dis2_jax.evaluation.report.drawing.render import Rendered
 from dis2_jax.evaluation.report.drawing.style import drawing
 from dis2_jax.evaluation.report.inputs import Checkpoint, Inputs, read_inputs
@@ -109,7 +109,9 @@ def _head(inputs: Inputs) -> Head:
     version = importlib.metadata.version("dis2-jax")
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     worst = e.worst
-    lead = f"DIS2 on {e.dataset}, from {listing(inputs.card.modality_names)}: mIoU {ratio(e.full.metrics.miou)}"
+    lead = (
+        f"DIS2 on {e.dataset}, from {listing(inputs.card.modality_names)}: mIoU {ratio(e.full.metrics.miou)}"
+    )
     if worst is not None and worst.kind != "full":
         lead += f" with everything there, {ratio(worst.metrics.miou)} when only {worst.name} is left"
     return Head(
@@ -164,7 +166,7 @@ def _missing(sections: Sequence[Section]) -> tuple[str, ...]:
     found = []
     for section in sections:
         for block in section.blocks:
-            if block.kind == "missing":
+            if isinstance(block, MissingBlock):
                 command = f" ({block.command})" if block.command else ""
                 found.append(f"{section.title}: {block.text}{command}")
     return tuple(found)

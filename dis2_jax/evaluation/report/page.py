@@ -33,7 +33,9 @@ def write_page(head: Head, sections: Sequence[Section]) -> str:
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
     environment.filters["data_uri"] = _data_uri
-    style, _, _ = environment.loader.get_source(environment, "style.css") if environment.loader else ("", 0, 0)
+    style, _, _ = (
+        environment.loader.get_source(environment, "style.css") if environment.loader else ("", 0, 0)
+    )
     page = environment.get_template("page.html.j2")
     return page.render(head=head, sections=sections, style=Markup(style), drawn=Markup)
 

@@ -31,7 +31,9 @@ class Picked:
     miou: dict[str, float]
 
 
-def pick_tiles(tiles: Mapping[str, TileCounts], scenarios: Sequence[str], *, count: int) -> tuple[Picked, ...]:
+def pick_tiles(
+    tiles: Mapping[str, TileCounts], scenarios: Sequence[str], *, count: int
+) -> tuple[Picked, ...]:
     """Choose up to ``count`` tiles of each group by ``RULE``, best first; never one twice.
 
     Where no tile has two classes, those with one are ranked; where none has every modality, the scenarios that

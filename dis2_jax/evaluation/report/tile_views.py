@@ -55,7 +55,9 @@ def view_tiles(
     records = [p.record for p in picked]
     batch = load_batch(run.config.data.dir, card, run.config.data, split=split, indices=records)
     answers = {
-        str(s): jax.device_get(_answer(run.variables, _images(batch["image"], s), model=run.model, scenario=s))
+        str(s): jax.device_get(
+            _answer(run.variables, _images(batch["image"], s), model=run.model, scenario=s)
+        )
         for s in run.model.scenarios
     }
     names = card.modality_names

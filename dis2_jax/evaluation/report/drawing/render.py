@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 
 import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from dis2_jax.evaluation.report.drawing.style import THEME, drawing, printable
@@ -53,6 +55,15 @@ def render(figure: Figure, *, name: str, hover: Mapping[str, str] | None = None)
         png=png.getvalue(),
         width=round(figure.get_figwidth() * _PIXELS_PER_INCH),
     )
+
+
+def to_array(figure: Figure, *, dpi: int = 110) -> np.ndarray:
+    """Draw a figure on white as uint8 ``[H, W, 3]``, for TensorBoard."""
+    with drawing():
+        figure.set(facecolor="white", dpi=dpi)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def _with_hover(svg: str, hover: Mapping[str, str]) -> str:

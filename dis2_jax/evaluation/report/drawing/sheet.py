@@ -20,7 +20,9 @@ def draw_sheet(rows: Sequence[PictureRow]) -> Figure:
     for part, row in zip(figure.subfigures(len(rows), 1, squeeze=False).flat, rows, strict=True):
         part.suptitle(row.title, x=0.01, ha="left", fontsize=FONT, color=INK, fontweight="bold")
         for axes, picture in zip(part.subplots(1, columns, squeeze=False).flat, row.pictures, strict=False):
-            axes.imshow(np.asarray(Image.open(io.BytesIO(picture.data)).convert("RGB")), interpolation="nearest")
+            axes.imshow(
+                np.asarray(Image.open(io.BytesIO(picture.data)).convert("RGB")), interpolation="nearest"
+            )
             note = f"\n{short(picture.note, 22)}" if picture.note else ""
             axes.set_title(f"{short(picture.title, 22)}{note}", fontsize=FONT - 2, pad=2)
         for axes in part.axes:

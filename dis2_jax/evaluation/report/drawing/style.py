@@ -6,6 +6,7 @@ import contextlib
 import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -40,7 +41,7 @@ FONT = 9.0
 WIDTH = 4.4
 """Inches: at this width text stays readable on a phone."""
 
-_SETTINGS = {
+_SETTINGS: Any = {
     "font.family": "sans-serif",
     "font.size": FONT,
     "axes.edgecolor": MUTED,

@@ -29,15 +29,15 @@ def picture_rows(view: TileView) -> tuple[PictureRow, ...]:
     reference = _picture("reference", render_classes(view.reference, legend), _shares(view, view.reference))
     maps, errors = [], []
     for i, (name, prediction) in enumerate(view.predictions.items()):
-        word = "full" if i == 0 and len(name.split("+")) == len(view.card.modalities) else "from"
-        title = f"{word}: {name}"
+        whole = i == 0 and len(name.split("+")) == len(view.card.modalities)
+        title = f"full: {name}" if whole else f"from {name}"
         counted = view.reference != IGNORE
         wrong = float((prediction != view.reference)[counted].mean()) if counted.any() else 0.0
         drawn = render_classes(prediction, legend)
-        maps.append(_picture(title, drawn, f"Map {title}. {_shares(view, prediction)}"))
+        maps.append(_picture(title, drawn, f"Map, {title}. {_shares(view, prediction)}"))
         told = f"{wrong:.1%} wrong"
         drawn = render_errors(prediction, view.reference)
-        errors.append(_picture(title, drawn, f"Errors of {title}: {told}", note=told))
+        errors.append(_picture(title, drawn, f"Errors, {title}. {told}", note=told))
     rows = [
         PictureRow("Inputs and reference", (*inputs, reference)),
         PictureRow("Maps", tuple(maps)),

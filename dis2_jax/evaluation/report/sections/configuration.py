@@ -21,7 +21,8 @@ def configuration(inputs: Inputs) -> Section:
         rows=tuple((key, _text(d.new), _text(d.old)) for key, d in changed.items()),
         numeric=False,
     )
-    rows = tuple((key, _text(config_file.get(config, key))) for key in config_file.keys())
+    names = config_file.keys()
+    rows = tuple((key, _text(config_file.get(config, key))) for key in names)
     whole = TableBlock(
         caption="The whole config",
         head=("key", "value"),

@@ -21,7 +21,9 @@ def degraded(inputs: Inputs) -> Section:
     blocks: list[Block] = [_curves(found, kind, modality) for kind, modality in pairs]
     if found.switches:
         blocks.append(_switches(found))
-    intro = f"mIoU on {found.tiles} tiles as one modality gets worse. Grey lines: the student that ignores it."
+    intro = (
+        f"mIoU on {found.tiles} tiles as one modality gets worse. Grey lines: the student that ignores it."
+    )
     return Section("degraded", title, tuple(blocks), intro)
 
 
@@ -43,7 +45,9 @@ def _advice(found: Degraded, s: Switch) -> str:
         return "no student ignores this modality."
     if s.severity is None:
         return f"better than {s.fallback} up to {s.highest:g}."
-    return f"from {s.severity:.3g} {found.units.get(s.kind, '')} on, {s.fallback} is better.".replace("  ", " ")
+    return f"from {s.severity:.3g} {found.units.get(s.kind, '')} on, {s.fallback} is better.".replace(
+        "  ", " "
+    )
 
 
 def _switches(found: Degraded) -> TableBlock:

@@ -78,5 +78,13 @@ def _recoveries(found: Diagnostics) -> TableBlock:
         )
         for r in found.recoveries
     )
-    head = ("student", "zeros", "compensation", "real features", "full", "way to full", "way to real features")
+    head = (
+        "student",
+        "zeros",
+        "compensation",
+        "real features",
+        "full",
+        "way to full",
+        "way to real features",
+    )
     return TableBlock(caption="mIoU by what fills the missing slots", head=head, rows=rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -39,7 +40,9 @@ def _made_with(s: Session) -> list[tuple[str, str]]:
         ("Devices", f"{s.devices} x {s.device} ({s.backend}){processes}"),
     ]
     if s.cpu or s.cpu_count:
-        facts.append(("Host", f"{s.cpu or 'processor unknown'}, {s.cpu_count or '?'} cores used, {s.platform}"))
+        facts.append(
+            ("Host", f"{s.cpu or 'processor unknown'}, {s.cpu_count or '?'} cores used, {s.platform}")
+        )
     return facts
 
 
@@ -51,7 +54,10 @@ def _speed(inputs: Inputs) -> list[tuple[str, str]]:
     middle = float(np.median(speeds))
     low, high = np.quantile(speeds, [0.1, 0.9])
     return [
-        ("Speed", f"{middle:.3g} tiles/s (median of {speeds.size} windows; 10 to 90 %: {low:.3g} to {high:.3g})"),
+        (
+            "Speed",
+            f"{middle:.3g} tiles/s (median of {speeds.size} windows; 10 to 90 %: {low:.3g} to {high:.3g})",
+        ),
         ("Step", f"{duration(batch / middle)} for {batch} tiles"),
     ]
 
@@ -61,7 +67,7 @@ def _cost(sessions: Sequence[Session]) -> list[tuple[str, str]]:
         return []
     computed = sum(s.tile_steps for s in sessions)
     seconds = sum(s.seconds for s in sessions)
-    again = sum(max(a.last_step - b.first_step, 0) for a, b in zip(sessions, sessions[1:], strict=False))
+    again = sum(max(a.last_step - b.first_step, 0) for a, b in itertools.pairwise(sessions))
     facts = [("Tile-steps", f"{computed:,} (tiles times steps)")]
     if again:
         facts.append(("Done twice", f"{again} steps that a stop had lost"))

@@ -94,9 +94,7 @@ def _summary_table(e: Evaluation) -> TableBlock:
 def _class_table(e: Evaluation, part: str) -> TableBlock:
     head = {"iou": "IoU", "f1": "F1", "precision": "Precision", "recall": "Recall"}[part]
     rows = tuple((s.name, *(ratio(getattr(c, part)) for c in s.metrics.classes)) for s in e.scenarios)
-    return TableBlock(
-        caption=f"{head} per class", head=("scenario", *e.classes), rows=rows, folded=True
-    )
+    return TableBlock(caption=f"{head} per class", head=("scenario", *e.classes), rows=rows, folded=True)
 
 
 def _confusion(e: Evaluation, s: ScenarioResult, i: int) -> FigureBlock:

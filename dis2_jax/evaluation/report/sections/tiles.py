@@ -14,10 +14,15 @@ from dis2_jax.evaluation.report.sections.text import ratio
 from dis2_jax.evaluation.report.tile_views import TileView, view_tiles
 from dis2_jax.schema import Dis2Error
 
+_ATTENTION = (
+    "Class attention is where the query of a class looks in the coarsest map (stride 16): yellow most, each picture"
+    " scaled to its own maximum."
+)
+
 
 def tiles(inputs: Inputs, *, count: int) -> Section:
     """Up to ``count`` tiles of each group; 0 leaves them out."""
-    return Section("tiles", "Tiles", tuple(_blocks(inputs, count)), RULE if count else "")
+    return Section("tiles", "Tiles", tuple(_blocks(inputs, count)), f"{RULE} {_ATTENTION}" if count else "")
 
 
 def _blocks(inputs: Inputs, count: int) -> list[Block]:
