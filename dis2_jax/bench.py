@@ -20,7 +20,7 @@ from dis2_jax.schema import ClassLegend, DatasetCard, Dis2Error, Modality
 from dis2_jax.sharding.mesh import check_batch_size, data_mesh, put_batch, replicated
 from dis2_jax.training.optimizer import make_optimizer
 from dis2_jax.training.state import build_model, create_state
-from dis2_jax.training.step import make_train_step, scenarios_at
+from dis2_jax.training.step import compiled_flops, make_train_step, scenarios_at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +130,7 @@ def bench_step(
         peak_memory=memory,
         peak_memory_source=source,
         temporaries=getattr(compiled.memory_analysis(), "temp_size_in_bytes", None),
-        flops=_counted_flops(compiled),
+        flops=compiled_flops(compiled),
     )
 
 
@@ -198,13 +198,6 @@ def peak_memory() -> tuple[int, str]:
         return max(peaks), "device"
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, KiB elsewhere
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, "process"
-
-
-def _counted_flops(compiled: Any) -> float | None:
-    analysis = compiled.cost_analysis()
-    analysis = analysis[0] if isinstance(analysis, list) and analysis else analysis
-    flops = (analysis or {}).get("flops", 0.0)
-    return float(flops) if flops and flops > 0 else None
 
 
 def mib(size: int | None) -> str:

@@ -22,6 +22,7 @@ COMMANDS = (
     "degrade",
     "predict",
     "export",
+    "report",
     "bench",
     "import_torch",
     "export_torch",

@@ -57,25 +57,28 @@ class TileTable:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TileCounts:
-    """What ``read_tile_counts`` gives back of one scenario: ``tile_ids`` and ``counts`` ``[T, 3, K]``."""
+    """What ``read_tile_counts`` gives back of one scenario: ``tile_ids``, ``counts`` ``[T, 3, K]``, ``records``."""
 
     tile_ids: tuple[str, ...]
     counts: np.ndarray
+    records: tuple[int, ...]
 
 
 def read_tile_counts(path: str | Path, classes: Sequence[str]) -> dict[str, TileCounts]:
     """Read the counts in a ``tiles.csv``: scenario -> tiles. Raises ``Dis2Error`` for any other file."""
     ids: dict[str, list[str]] = {}
+    records: dict[str, list[int]] = {}
     counts: dict[str, list[list[list[int]]]] = {}
     try:
         with Path(path).open(newline="") as f:
             for row in csv.DictReader(f):
                 ids.setdefault(row["scenario"], []).append(row["tile_id"])
+                records.setdefault(row["scenario"], []).append(int(row["record"]))
                 own = [[int(row[f"{part}/{name}"]) for name in classes] for part in _COUNTS]
                 counts.setdefault(row["scenario"], []).append(own)
     except (OSError, KeyError, ValueError, TypeError, csv.Error) as e:
         raise Dis2Error(f"{path} is not a table of tiles ({type(e).__name__}: {e}): evaluate again") from e
-    return {s: TileCounts(tuple(ids[s]), np.array(counts[s], np.int64)) for s in ids}
+    return {s: TileCounts(tuple(ids[s]), np.array(counts[s], np.int64), tuple(records[s])) for s in ids}
 
 
 def _lines(tiles: TileScores, tile_ids: Sequence[str]) -> Iterator[list[object]]:

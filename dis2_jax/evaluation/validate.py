@@ -6,12 +6,19 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from dis2_jax.config import Config
 from dis2_jax.evaluation.evaluate import evaluate_split
 from dis2_jax.evaluation.examples import make_examples
 from dis2_jax.evaluation.panels import panel_array
+from dis2_jax.evaluation.report.drawing.bars import draw_gaps, gap_pairs
+from dis2_jax.evaluation.report.drawing.matrix import draw_confusion, draw_scores
+from dis2_jax.evaluation.report.drawing.render import to_array
+from dis2_jax.evaluation.report.drawing.style import drawing
+from dis2_jax.evaluation.results import Evaluation
 from dis2_jax.models.dis2 import DIS2
 from dis2_jax.schema import DatasetCard, Dis2Error, nearest
 from dis2_jax.training.loop import Validation
@@ -57,7 +64,7 @@ class SplitValidator:
         known = {name: score for name, score in scores.items() if score is not None}
         mean = found.mean_miou
         scalars = {f"miou/{name}": score for name, score in known.items()}
-        images = {}
+        images = score_pictures(found)
         if train.panels:
             examples = make_examples(
                 model,
@@ -77,3 +84,15 @@ class SplitValidator:
             images=images,
             summary="mIoU " + ", ".join(f"{name} {score:.3f}" for name, score in known.items()),
         )
+
+
+def score_pictures(found: Evaluation) -> dict[str, np.ndarray]:
+    """Draw the report's panels of a validation for TensorBoard; on process 0, which alone logs."""
+    if jax.process_index() != 0:
+        return {}
+    with drawing():
+        figures = {"scores": draw_scores(found).figure}
+        if gap_pairs(found):
+            figures["gaps"] = draw_gaps(found)
+        figures |= {f"confusion/{s.name}": draw_confusion(s).figure for s in found.real if s.tiles}
+    return {name: to_array(figure) for name, figure in figures.items()}

@@ -215,6 +215,11 @@ class Checkpoints:
             ) from e
 
 
+def find_step(workdir: str | Path, which: Literal["best", "last"] | int = "best") -> int:
+    """Return the step that ``load_eval_variables`` would load, without reading it. Errors likewise."""
+    return _choose((Path(workdir) / FOLDER).absolute(), which)
+
+
 def load_eval_variables(workdir: str | Path, which: Literal["best", "last"] | int = "best") -> Trained:
     """Load a run for prediction; ``variables`` = ``{"params", "batch_stats"}`` on the default device.
 

@@ -22,12 +22,20 @@ from dis2_jax.models.dis2 import DIS2
 from dis2_jax.schema import DatasetCard, Dis2Error, Scenario
 from dis2_jax.sharding.mesh import check_batch_size, data_mesh, put_batch, replicated
 from dis2_jax.training.checkpoint import Checkpoints, with_sharding
+from dis2_jax.training.environment import SessionLog
 from dis2_jax.training.logs import Progress, RunLog, Speed
 from dis2_jax.training.optimizer import make_optimizer, make_schedule
 from dis2_jax.training.prefetch import DevicePrefetch, device_prefetch
 from dis2_jax.training.signals import StopRequest
 from dis2_jax.training.state import TrainState, Tree, build_model, create_state, eval_variables
-from dis2_jax.training.step import Metrics, TrainStep, check_scenarios, make_train_step, scenarios_at
+from dis2_jax.training.step import (
+    Metrics,
+    TrainStep,
+    check_scenarios,
+    counted_flops,
+    make_train_step,
+    scenarios_at,
+)
 from dis2_jax.training.warm_start import warm_start
 from dis2_jax.training.workdir import claim, locked, train_tile
 
@@ -114,6 +122,7 @@ def train(config: Config, workdir: str | Path, *, validator: Validator) -> Outco
             validator=validator,
             checkpoints=checkpoints,
             log=stack.enter_context(RunLog(workdir, step=step)) if first else None,
+            session=open_session(workdir, step=step, config=config, mesh=mesh) if first else None,
             progress=progress,
             stop=stack.enter_context(StopRequest(progress.say)),
             batches=stack.enter_context(device_prefetch(stream, functools.partial(_put, mesh=mesh))),
@@ -155,6 +164,17 @@ def start_state(
     return (warm_start(state, config.train.init_from) if config.train.init_from else state), 0
 
 
+def open_session(workdir: str | Path, *, step: int, config: Config, mesh: Mesh) -> SessionLog:
+    """Begin this session's entry in ``environment.json``."""
+    hardware = {
+        "backend": jax.default_backend(),
+        "device": mesh.devices.flat[0].device_kind,
+        "devices": mesh.size,
+        "processes": jax.process_count(),
+    }
+    return SessionLog(workdir, step=step, batch_size=config.data.batch_size, hardware=hardware)
+
+
 class _Stopped(Exception):
     """A stop request in the middle of a validation."""
 
@@ -173,6 +193,7 @@ class _Run:
     validator: Validator
     checkpoints: Checkpoints
     log: RunLog | None
+    session: SessionLog | None
     progress: Progress
     stop: StopRequest
     batches: DevicePrefetch[Batch, Any]
@@ -215,6 +236,8 @@ class _Run:
         if self.step != self.saved_step:
             self._save()
         self.checkpoints.wait()
+        if self.session is not None:
+            self.session.update(step=self.step)
         finished = self.step >= train.steps and not self.cut_short
         return Outcome(self.step, None if finished else self.stop.received)
 
@@ -230,8 +253,15 @@ class _Run:
         else:  # this call compiled; keep that out of the speed
             self.compiled.add(scenarios)
             jax.block_until_ready(metrics)
+            self._count_flops(batch, scenarios)
             self.speed.restart()
         return metrics
+
+    def _count_flops(self, batch: Any, scenarios: tuple[Scenario, ...]) -> None:
+        """Note what a step costs. On every host alike, should it need the compiler after all."""
+        flops = counted_flops(self.train_step, self.state, batch, scenarios)
+        if self.session is not None and flops is not None:
+            self.session.note_flops(", ".join(map(str, scenarios)), flops * self.mesh.size)
 
     def _check(self, step: int, metrics: Metrics) -> None:
         """Abort when a loss or norm of ``step`` is not finite. Waits for that step."""
@@ -307,6 +337,8 @@ class _Run:
         position = self.start_position + self.batches.taken
         self.checkpoints.save(self.state, step=self.step, position=position, metric=None)
         self.saved_step = self.step
+        if self.session is not None:
+            self.session.update(step=self.step)
         self.speed.restart()
 
     def _stop_check(self, done: int, total: int) -> None:

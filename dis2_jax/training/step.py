@@ -102,6 +102,25 @@ def make_train_step(
     return step
 
 
+def counted_flops(
+    step: TrainStep, state: TrainState, batch: Mapping[str, Any], scenarios: tuple[Scenario, ...]
+) -> float | None:
+    """Floating-point operations of one step on one device, as XLA counts them; None where it does not tell.
+
+    Call it when the step has run with such arguments: the compiled program is at hand then.
+    """
+    lower = getattr(step, "lower", None)
+    return None if lower is None else compiled_flops(lower(state, batch, scenarios).compile())
+
+
+def compiled_flops(compiled: Any) -> float | None:
+    """Read XLA's count off a compiled program."""
+    analysis = compiled.cost_analysis()
+    analysis = analysis[0] if isinstance(analysis, list) and analysis else analysis
+    flops = (analysis or {}).get("flops", 0.0)
+    return float(flops) if flops and flops > 0 else None
+
+
 def _acted_on(there: Mapping[str, jax.Array], needed: Sequence[Sequence[str]]) -> jax.Array:
     """Whether some tile has all modalities of one of the ``needed`` sets; ``there[m]`` is ``[B]`` bool."""
     tiles = [functools.reduce(jnp.logical_and, [there[m] for m in modalities]) for modalities in needed]

@@ -1,0 +1,62 @@
+"""``dis2 report``: one HTML page about a run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from dis2_jax.cli.arguments import refuse
+from dis2_jax.cli.evaluate import parse_checkpoint
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add ``report``."""
+    parser = subparsers.add_parser(
+        "report",
+        help="one self-contained HTML page about a run, and its figures as PNG and SVG",
+        description="Write a page that opens in any browser, offline: scores of every scenario and class, gaps,"
+        " confusion, tiles, calibration, diagnostics, curves, dataset, config, code, hardware and cost. The"
+        " figures lie as files in <page>_figures beside it. The run is evaluated first if it was not yet.",
+    )
+    parser.add_argument("--workdir", required=True, metavar="W", help="folder of the run")
+    parser.add_argument("--out", metavar="FILE.html", help="default: W/report.html")
+    parser.add_argument("--split", help="default: test if the dataset has it, else validation")
+    parser.add_argument(
+        "--checkpoint", default="best", metavar="best|last|STEP", help="default: best on validation"
+    )
+    parser.add_argument(
+        "--tiles",
+        type=int,
+        default=2,
+        metavar="N",
+        help="best, typical and worst tiles, N of each (default: 2; 0: none, which is quicker)",
+    )
+    parser.set_defaults(func=run, parser=parser)
+
+
+def run(arguments: argparse.Namespace, rest: list[str]) -> None:
+    """Build with progress on stderr; print what is missing and where the page is."""
+    refuse(rest, arguments.parser)
+    checkpoint = parse_checkpoint(arguments.checkpoint)
+    from tqdm import tqdm
+
+    from dis2_jax.evaluation.report.build import ReportOptions, build_report
+
+    options = ReportOptions(
+        out=arguments.out, split=arguments.split, checkpoint=checkpoint, tiles=arguments.tiles
+    )
+    with tqdm(desc="evaluate", unit="tile", leave=False, delay=1e9) as bar:
+        # The long delay keeps the bar hidden until there is something to count.
+        def advance(done: int, total: int) -> None:
+            bar.total, bar.delay = total, 0
+            bar.update(done - bar.n)
+
+        def say(text: str) -> None:
+            bar.write(text, file=sys.stderr)
+
+        built = build_report(arguments.workdir, options, say=say, on_batch=advance)
+    for line in built.missing:
+        print(f"missing  {line}")
+    print(f"figures  {built.figures}")
+    print(f"report   {built.page}")
