@@ -257,6 +257,17 @@ def test_a_full_disk_for_real(fake, tmp_path, capsys, room):
         assert not (disk / "map_probabilities.tif").exists()
 
 
+def test_a_read_only_disk(fake, tmp_path, capsys):
+    files = write_scene(tmp_path, scene_arrays(40, 40))
+    with tiny_disk(tmp_path / "disk", "900k") as disk:
+        assert predict(*given(files), "--out", disk / "map.tif") == 0
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        for out in (disk / "map.tif", disk / "new" / "map.tif"):
+            assert predict(*given(files), "--out", out) == 2
+            assert "choose another --out" in capsys.readouterr().err.splitlines()[-1]
+        assert read(disk / "map.tif")[0].shape == (40, 40)
+
+
 def test_polygons(fake, tmp_path):
     pyogrio = pytest.importorskip("pyogrio")
     shapely = pytest.importorskip("shapely")

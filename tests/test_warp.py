@@ -125,6 +125,8 @@ def test_nodata_neither_spreads_nor_is_mixed_in(tmp_path, nodata):
         write_plane(path, nodata=nodata, hole=hole, count=2)
     with WarpedReader(path, onto=grid) as reader:
         x, valid = reader.read_valid()
+        _, small = reader.read_small(side=80)
+    assert np.abs(small.mean() - valid.mean()) < 0.03
     error = np.abs(x[..., 0] - want_on(grid))
     assert error[valid].max() < 0.2
     assert not valid[41:59, 41:69].any()

@@ -82,7 +82,7 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
         "--max-missing",
         type=float,
         metavar="SHARE",
-        help="a modality missing in more of a window is done without there (default: 0.25)",
+        help="a modality missing in more of a window is done without there (default: 0.5)",
     )
 
 

@@ -87,7 +87,7 @@ class RasterReader:
         """
         x = self.read(window)
         valid = ~nodata_mask(x, self.info.nodata if nodata is None else nodata)
-        valid &= self._mask(window)
+        valid &= self._mask(x.shape[:2], window=rasterio_window(window))
         if x.dtype.kind == "f":
             valid &= np.isfinite(x).all(-1)
         return x, valid
@@ -99,9 +99,9 @@ class RasterReader:
         has some; memory stays small in any case.
         """
         scale = min(1.0, side / max(self.info.size))
-        size = tuple(max(1, round(n * scale)) for n in self.info.size)
+        size = (max(1, round(self.info.height * scale)), max(1, round(self.info.width * scale)))
         x = self._read_planes(list(self.bands), out_shape=(len(self.bands), *size))
-        valid = ~nodata_mask(x, self.info.nodata)
+        valid = ~nodata_mask(x, self.info.nodata) & self._mask(size, out_shape=size)
         if x.dtype.kind == "f":
             valid &= np.isfinite(x).all(-1)
         return x, valid
@@ -121,13 +121,15 @@ class RasterReader:
 
         return MaskFlags.per_dataset in self._dataset.mask_flag_enums[0]
 
-    def _mask(self, window: Window | None) -> np.ndarray:
-        """True where the file's alpha band or its mask lets a pixel be; nodata values are not looked at."""
+    def _mask(self, size: tuple[int, int], **part: Any) -> np.ndarray:
+        """True where the file's alpha band or its mask lets a pixel be; nodata values are not looked at.
+
+        ``part`` (``window`` or ``out_shape``) is read, ``size`` its height and width.
+        """
         if not self.masked:
-            height, width = self.info.size if window is None else window[2:]
-            return np.ones((height, width), bool)
+            return np.ones(size, bool)
         with self._naming():
-            return np.asarray(self._dataset.read_masks(1, window=rasterio_window(window)) > 0)
+            return np.asarray(self._dataset.read_masks(1, **part) > 0)
 
     def _read_planes(self, bands: list[int], **options: Any) -> np.ndarray:
         with self._naming():

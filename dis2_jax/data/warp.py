@@ -15,8 +15,6 @@ from dis2_jax.data.rasters import (
     crs_name,
     first_line,
     gdal_errors,
-    nodata_mask,
-    rasterio_window,
     to_pixel,
     to_world,
 )
@@ -71,13 +69,13 @@ class WarpedReader(RasterReader):
         self, window: Window | None = None, *, nodata: float | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """As ``RasterReader.read_valid``; ``nodata`` was given at opening and is not looked at here."""
-        x = self.read(window)
-        valid = ~nodata_mask(x, self._nodata)
-        if self._alpha_band:
-            valid &= self._read_planes([self._alpha_band], window=rasterio_window(window))[..., 0] > 0
-        if x.dtype.kind == "f":
-            valid &= np.isfinite(x).all(-1)
-        return x, valid
+        return super().read_valid(window)
+
+    def _mask(self, size: tuple[int, int], **part: Any) -> np.ndarray:
+        if not self._alpha_band:
+            return np.ones(size, bool)
+        with self._naming():
+            return np.asarray(self._dataset.read(self._alpha_band, **part) > 0)
 
     def _warp(self, onto: RasterInfo) -> Any:
         import rasterio
