@@ -46,16 +46,19 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> None:
     options = ReportOptions(
         out=arguments.out, split=arguments.split, checkpoint=checkpoint, tiles=arguments.tiles
     )
-    with tqdm(desc="evaluate", unit="tile", leave=False, delay=1e9) as bar:
-        # The long delay keeps the bar hidden until there is something to count.
-        def advance(done: int, total: int) -> None:
-            bar.total, bar.delay = total, 0
-            bar.update(done - bar.n)
+    bars: list[Any] = []
 
-        def say(text: str) -> None:
-            bar.write(text, file=sys.stderr)
+    def advance(done: int, total: int) -> None:
+        if not bars:
+            bars.append(tqdm(desc="evaluate", unit="tile", total=total, leave=False))
+        bars[0].update(done - bars[0].n)
+        if done == total:
+            bars[0].close()
 
-        built = build_report(arguments.workdir, options, say=say, on_batch=advance)
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    built = build_report(arguments.workdir, options, say=say, on_batch=advance)
     for line in built.missing:
         print(f"missing  {line}")
     print(f"figures  {built.figures}")

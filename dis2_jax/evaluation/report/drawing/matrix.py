@@ -103,7 +103,6 @@ def _cells(
                 text = "–" if value is None else f"{value:.{digits}f}".removeprefix("0")
                 label = axes.text(shift[j] + 0.48, i + 0.47, text, ha="center", va="center", color=ink)
                 label.set(fontsize=FONT - 0.5)
-                label.set_gid(f"cell-{i}-{j}")
     axes.set(xlim=(0, shift[-1] + 1), ylim=(len(rows), 0))
     axes.set_xticks([s + 0.48 for s in shift], [short(c) for c in columns], rotation=38, ha="left")
     axes.set_yticks([i + 0.47 for i in range(len(rows))], [short(r, 22) for r in rows])
