@@ -21,6 +21,7 @@ from typing import Any
 import ml_collections
 
 from dis2_jax.config import Config
+from dis2_jax.files import write_whole
 from dis2_jax.schema import Dis2Error, nearest
 
 CONFIG_FILE = "config.json"
@@ -93,10 +94,7 @@ def keys(cls: type = Config, prefix: str = "") -> dict[str, Any]:
 
 def write(config: Config, workdir: str | Path) -> None:
     """Store ``config`` as ``workdir/config.json``, whole or not at all."""
-    path = Path(workdir) / CONFIG_FILE
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(config.to_dict(), indent=1) + "\n")
-    partial.replace(path)
+    write_whole(Path(workdir) / CONFIG_FILE, json.dumps(config.to_dict(), indent=1) + "\n")
 
 
 def read(workdir: str | Path) -> Config:

@@ -1,9 +1,15 @@
-"""Files that are whole or not there at all."""
+"""Files and folders that are whole or not there at all."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from dis2_jax.schema import Dis2Error
 
 
 def write_whole(path: str | Path, content: str | bytes) -> None:
@@ -21,5 +27,80 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
             os.fsync(f.fileno())
         partial.replace(path)
     except OSError:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise
+
+
+def write_results(folder: Path, files: Mapping[str, str | bytes]) -> list[Path]:
+    """Write ``{name: content}`` below ``folder``, each file whole or not at all; return the paths.
+
+    Raises ``Dis2Error`` where the folder or a file cannot be written.
+    """
+    paths = [folder / name for name in files]
+    try:
+        for path, content in zip(paths, files.values(), strict=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, content)
+    except OSError as e:
+        raise Dis2Error(f"{folder} cannot be written: {e.strerror}") from e
+    return paths
+
+
+@contextlib.contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """Yield an empty hidden folder beside ``out`` that takes its place when the block ends well.
+
+    An older ``out`` is there until then, and stays when the block fails. Raises ``Dis2Error`` for what the system
+    refuses meanwhile (no permission, a full disk).
+    """
+    mark = f"{socket.gethostname()}-{os.getpid()}"
+    partial = out.with_name(f".{out.name}.partial-{mark}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(out)
+        partial.mkdir()
+        yield partial
+        _swap(partial, out, out.with_name(f".{out.name}.old-{mark}"))
+    except OSError as e:
+        raise Dis2Error(
+            f"cannot write in {out.parent} ({e.strerror or e}): make room there or choose another --out"
+        ) from e
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _swap(partial: Path, out: Path, old: Path) -> None:
+    if out.exists():
+        out.rename(old)
+    try:
+        partial.rename(out)
+    except OSError:
+        if old.exists():
+            old.rename(out)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _remove_leftovers(out: Path) -> None:
+    """Clear up after processes of this host that were killed; an old folder that lost its place gets it back."""
+    for kind in ("old", "partial"):
+        prefix = f".{out.name}.{kind}-{socket.gethostname()}-"
+        for path in out.parent.glob(prefix + "*"):
+            pid = path.name.removeprefix(prefix)
+            if not pid.isdigit() or _alive(int(pid)):
+                continue
+            if kind == "old" and not out.exists():
+                path.rename(out)
+            else:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -13,6 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from dis2_jax.files import write_whole
 from dis2_jax.schema import Dis2Error
 
 PLACES_FILE = "tile_places.json"
@@ -42,10 +43,7 @@ def write_places(places: Mapping[str, Sequence[Place]], folder: str | Path) -> N
         number = {name: i for i, name in enumerate(names)}
         tiles = [[number[p.scene], p.row, p.col, p.height, p.width] for p in own]
         splits[split] = {"scenes": names, "tiles": tiles}
-    path = Path(folder) / PLACES_FILE
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(splits, separators=(",", ":")))
-    partial.replace(path)
+    write_whole(Path(folder) / PLACES_FILE, json.dumps(splits, separators=(",", ":")))
 
 
 def load_places(folder: str | Path, split: str, *, tiles: int) -> tuple[Place, ...] | None:

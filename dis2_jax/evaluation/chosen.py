@@ -141,19 +141,3 @@ def no_complete_tile(study: Study) -> Dis2Error:
         f"split {study.split!r}: none of the {len(study.indices)} tiles read has every modality"
         f" ({', '.join(study.card.modality_names)}), so there is nothing to compare; choose another --split"
     )
-
-
-def write_whole(folder: Path, files: Mapping[str, str | bytes]) -> list[Path]:
-    """Write files by name, each whole or not at all; return their paths. ``Dis2Error`` where that fails."""
-    paths = []
-    try:
-        for name, content in files.items():
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(path.name + ".partial")
-            partial.write_bytes(content.encode() if isinstance(content, str) else content)
-            partial.replace(path)
-            paths.append(path)
-    except OSError as e:
-        raise Dis2Error(f"{folder} cannot be written: {e.strerror}") from e
-    return paths

@@ -16,8 +16,8 @@ from dis2_jax.evaluation.measure import measure_split
 from dis2_jax.evaluation.panels import save_panels
 from dis2_jax.evaluation.results import Evaluation
 from dis2_jax.evaluation.scoring import MeasureOptions
-from dis2_jax.evaluation.text_files import write_texts
 from dis2_jax.evaluation.tile_table import TileTable
+from dis2_jax.files import write_results
 from dis2_jax.schema import DatasetCard, Dis2Error
 from dis2_jax.sharding.mesh import data_mesh
 from dis2_jax.training.checkpoint import load_eval_variables
@@ -137,7 +137,7 @@ def write_tables(evaluation: Evaluation, tiles: TileTable, folder: Path, *, endi
         f"evaluation{ending}.md": tables.markdown_table(evaluation),
         f"tiles{ending}.csv": tiles.to_csv(),
     }
-    return write_texts(folder, texts)
+    return write_results(folder, texts)
 
 
 def _shape(card: DatasetCard) -> str:

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from dis2_jax.evaluation.evaluate import check_size
+from dis2_jax.files import whole_folder
 from dis2_jax.inference import export_card
 from dis2_jax.inference.export_onnx import in_float32, require_onnx, run_onnx, write_onnx
 from dis2_jax.inference.export_stablehlo import RUNNER, Function, check_platforms, write_stablehlo
 from dis2_jax.inference.model import Model, load
-from dis2_jax.inference.whole_folder import whole_folder
 from dis2_jax.schema import Dis2Error, Modality, Scenario, nearest
 
 Format = Literal["stablehlo", "onnx"]

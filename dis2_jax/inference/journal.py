@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dis2_jax.files import write_whole
 from dis2_jax.schema import Dis2Error
 
 JOURNAL = "journal.jsonl"
@@ -59,9 +60,7 @@ class Journal:
 
     def _rewrite(self, lines: list[dict[str, Any]]) -> None:
         """Without what a kill left of a line."""
-        partial = self.folder / f"{JOURNAL}.new"
-        partial.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        partial.replace(self.folder / JOURNAL)
+        write_whole(self.folder / JOURNAL, "".join(json.dumps(line) + "\n" for line in lines))
 
     def _load(self, fingerprint: str) -> None:
         lines = _lines(self.folder / JOURNAL)

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dis2_jax.files import write_whole
 from dis2_jax.schema import Dis2Error
 
 ENVIRONMENT_FILE = "environment.json"
@@ -100,10 +101,8 @@ class SessionLog:
         seconds = round(time.monotonic() - self._since, 3)
         self._session = dataclasses.replace(self._session, last_step=step, seconds=seconds)
         sessions = [dataclasses.asdict(s) for s in (*self._before, self._session)]
-        partial = self._path.with_suffix(".partial")
         try:
-            partial.write_text(json.dumps({"sessions": sessions}, indent=1) + "\n")
-            partial.replace(self._path)
+            write_whole(self._path, json.dumps({"sessions": sessions}, indent=1) + "\n")
         except OSError as e:
             raise Dis2Error(f"{self._path} cannot be written: {e.strerror}") from e
 

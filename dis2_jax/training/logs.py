@@ -15,6 +15,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from dis2_jax.files import write_whole
 from dis2_jax.schema import Dis2Error
 
 METRICS_FILE = "metrics.jsonl"
@@ -161,9 +162,7 @@ def _truncate(path: Path, *, step: int) -> set[tuple[str, int]]:
             continue
         if key[1] <= step:
             kept[key] = line
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(f"{line}\n" for line in kept.values()))
-    partial.replace(path)
+    write_whole(path, "".join(f"{line}\n" for line in kept.values()))
     return set(kept)
 
 

@@ -9,10 +9,10 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from dis2_jax.files import write_whole
 from dis2_jax.schema import Dis2Error
 
 MANIFEST = "manifest.json"
@@ -32,12 +32,7 @@ class Manifest:
 def write(folder: Path, manifest: Manifest) -> None:
     """Store the manifest in ``folder``, whole or not at all, with a digest of itself."""
     body = {"metric": manifest.metric, "files": {k: list(v) for k, v in manifest.files.items()}}
-    partial = folder / f"{MANIFEST}.partial"
-    with partial.open("w") as f:
-        json.dump({**body, "digest": _digest_of(body)}, f, indent=1)
-        f.flush()
-        os.fsync(f.fileno())
-    partial.replace(folder / MANIFEST)
+    write_whole(folder / MANIFEST, json.dumps({**body, "digest": _digest_of(body)}, indent=1))
 
 
 def make(folder: Path, *, metric: float | None) -> Manifest:

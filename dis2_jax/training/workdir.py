@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dis2_jax import config_file
 from dis2_jax.config import Config
+from dis2_jax.files import write_whole
 from dis2_jax.schema import CARD_FILE, DatasetCard, Dis2Error
 
 MAY_CHANGE = frozenset(
@@ -94,10 +95,7 @@ def read_card(workdir: str | Path) -> DatasetCard:
 
 def write_card(card: DatasetCard, workdir: str | Path) -> None:
     """Store ``dataset_card.json``, whole or not at all."""
-    path = Path(workdir) / CARD_FILE
-    partial = path.with_suffix(".partial")
-    partial.write_text(card.to_json() + "\n")
-    partial.replace(path)
+    write_whole(Path(workdir) / CARD_FILE, card.to_json() + "\n")
 
 
 @contextlib.contextmanager

@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
-import shutil
-import socket
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ from dis2_jax.data.builders.statistics import ChannelMoments, class_counts
 from dis2_jax.data.builders.tiles import DatasetSpec, Tile, record
 from dis2_jax.data.places import Place, write_places
 from dis2_jax.data.source import TileSource
+from dis2_jax.files import whole_folder
 from dis2_jax.schema import CARD_FILE, DatasetCard, Dis2Error
 
 SHARD_BYTES = 256 * 2**20
@@ -59,19 +57,10 @@ def write_dataset(
     """
     out = Path(out).absolute()
     check_out(out, overwrite=overwrite)
-    temporary = out.with_name(f".{out.name}.partial-{socket.gethostname()}-{os.getpid()}")
-    with _writing(out.parent):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(out)
-        temporary.mkdir()
-    try:
+    with whole_folder(out) as temporary:
         card = _write_all(spec, splits, temporary, shard_bytes=shard_bytes)
         _verify_sample(temporary, card)
-        with _writing(out.parent):
-            _swap(temporary, out)
-        return card
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    return card
 
 
 @contextlib.contextmanager
@@ -96,39 +85,12 @@ def check_out(out: Path, *, overwrite: bool) -> None:
         raise Dis2Error(f"{out} holds a prepared dataset already: choose another --out or add --overwrite")
 
 
-def _remove_leftovers(out: Path) -> None:
-    """Delete partial folders that killed runs on this host left for the same ``out``."""
-    prefix = f".{out.name}.partial-{socket.gethostname()}-"
-    for path in out.parent.glob(prefix + "*"):
-        pid = path.name.removeprefix(prefix)
-        if pid.isdigit() and not _alive(int(pid)):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 def _verify_sample(folder: Path, card: DatasetCard, *, records: int = 8) -> None:
     """Reopen every split, count it and decode evenly spaced records; ``dis2 data inspect`` reads them all."""
     for split, count in card.splits.items():
         source = TileSource(folder, split, card)
         for i in sorted(set(np.linspace(0, count - 1, min(records, count)).astype(int).tolist())):
             source[i]
-
-
-def _swap(temporary: Path, out: Path) -> None:
-    old = out.with_name(f".{out.name}.old-{os.getpid()}")
-    if out.exists():
-        out.rename(old)
-    temporary.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_all(

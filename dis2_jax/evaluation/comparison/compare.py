@@ -8,7 +8,7 @@ from pathlib import Path
 from dis2_jax.evaluation.comparison.runs import group_runs, load_runs
 from dis2_jax.evaluation.comparison.statistics import Comparison, compare_groups
 from dis2_jax.evaluation.comparison.tables import json_comparison, markdown_comparison
-from dis2_jax.evaluation.text_files import write_texts
+from dis2_jax.files import write_results
 from dis2_jax.schema import Dis2Error
 
 
@@ -45,4 +45,4 @@ def write_comparison(comparison: Comparison, folder: str | Path) -> list[Path]:
         "comparison.md": markdown_comparison(comparison),
         "comparison.json": json_comparison(comparison),
     }
-    return write_texts(Path(folder), texts)
+    return write_results(Path(folder), texts)

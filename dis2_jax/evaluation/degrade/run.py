@@ -6,12 +6,13 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from dis2_jax.evaluation.chosen import Choice, open_study, write_whole
+from dis2_jax.evaluation.chosen import Choice, open_study
 from dis2_jax.evaluation.degrade.kinds import plan_conditions
 from dis2_jax.evaluation.degrade.plot import plot_classes, plot_curves, save_bytes
 from dis2_jax.evaluation.degrade.results import Degraded
 from dis2_jax.evaluation.degrade.sweep import sweep
 from dis2_jax.evaluation.degrade.tables import markdown_report
+from dis2_jax.files import write_results
 from dis2_jax.schema import ClassLegend
 
 
@@ -63,7 +64,7 @@ def degrade_workdir(
     older = Degraded.load(path) if path.exists() else None
     measured = sweep(study, conditions, students=damage.students, on_line=on_line)
     found = measured if older is None else measured.with_curves_of(older)
-    paths = write_whole(study.folder, _files(found, study.card.legend, stem=stem))
+    paths = write_results(study.folder, _files(found, study.card.legend, stem=stem))
     return DamageReport(found, measured, tuple(paths))
 
 

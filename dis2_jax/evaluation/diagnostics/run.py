@@ -6,11 +6,12 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from dis2_jax.evaluation.chosen import Choice, open_study, write_whole
+from dis2_jax.evaluation.chosen import Choice, open_study
 from dis2_jax.evaluation.diagnostics.attention import attention_sheet
 from dis2_jax.evaluation.diagnostics.compare import compare_branches
 from dis2_jax.evaluation.diagnostics.results import Diagnostics
 from dis2_jax.evaluation.diagnostics.tables import markdown_report
+from dis2_jax.files import write_results
 from dis2_jax.schema import Dis2Error
 
 
@@ -46,8 +47,8 @@ def diagnose_workdir(
         for e in found.examples
     }
     diagnostics = dataclasses.replace(found.diagnostics, attention=tuple(sheets))
-    paths = write_whole(study.folder, sheets)
-    paths += write_whole(
+    paths = write_results(study.folder, sheets)
+    paths += write_results(
         study.folder,
         {f"{prefix}.json": diagnostics.to_json(), f"{prefix}.md": markdown_report(diagnostics)},
     )

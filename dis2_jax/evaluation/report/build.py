@@ -25,6 +25,7 @@ from dis2_jax.evaluation.report.sections.scores import confusion, scores
 from dis2_jax.evaluation.report.sections.text import listing, ratio
 from dis2_jax.evaluation.report.sections.tiles import tiles
 from dis2_jax.evaluation.report.sections.training import training
+from dis2_jax.files import write_whole
 from dis2_jax.schema import Dis2Error
 
 INDEX = "index.json"
@@ -81,7 +82,7 @@ def build_report(
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
         _write_figures(folder, sections)
-        _write(page, text.encode())
+        write_whole(page, text)
     except OSError as e:
         raise Dis2Error(f"{e.filename or page} cannot be written: {e.strerror}") from e
     return BuiltReport(page, folder, _missing(sections))
@@ -138,10 +139,10 @@ def _write_figures(folder: Path, sections: Sequence[Section]) -> None:
     entries = []
     for name, title, alt, drawn in _figures(sections):
         files = [f"{name}.png", f"{name}.svg"]
-        _write(folder / files[0], drawn.png)
-        _write(folder / files[1], drawn.svg.encode())
+        write_whole(folder / files[0], drawn.png)
+        write_whole(folder / files[1], drawn.svg)
         entries.append({"name": name, "title": title, "alt": alt, "files": files})
-    _write(folder / INDEX, json.dumps({"figures": entries}, indent=1).encode())
+    write_whole(folder / INDEX, json.dumps({"figures": entries}, indent=1))
     for gone in before - {f for e in entries for f in e["files"]}:
         (folder / gone).unlink(missing_ok=True)
 
@@ -154,12 +155,6 @@ def _indexed(folder: Path) -> set[str]:
     except (OSError, ValueError, KeyError, TypeError):
         return set()
     return {n for n in names if Path(n).name == n and Path(n).suffix in (".png", ".svg")}
-
-
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 def _missing(sections: Sequence[Section]) -> tuple[str, ...]:
