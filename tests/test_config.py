@@ -153,6 +153,7 @@ def test_keys_that_may_change_exist_and_leave_the_optimisation_alone() -> None:
     assert set(config_file.keys()) >= MAY_CHANGE
     assert {f"train.{f.name}" for f in dataclasses.fields(TrainConfig)} - MAY_CHANGE == {
         "train.seed",
+        "train.init_from",
         "train.scenarios",
         "train.scenario_weights",
         "train.select",
