@@ -25,8 +25,6 @@ COMMANDS = [
     ["data", "prepare", "ombria"],
     ["data", "prepare", "folder"],
     ["data", "inspect"],
-    ["diagnose"],
-    ["degrade"],
     ["import-torch"],
     ["export-torch"],
     ["export"],
