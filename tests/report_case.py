@@ -34,7 +34,7 @@ ROWS = (
     ("rgb (full model, ndsm zero-filled)", "baseline", 4),
     ("ndsm (full model, rgb zero-filled)", "baseline", 2),
 )
-VOID = {"meta", "link", "img", "br", "hr", "input"}
+VOID = {"meta", "link", "img", "br", "hr", "input", "wbr"}
 
 
 def make_workdir(folder: Path, *, classes: tuple[str, ...] = ("ground", "building", "tree")) -> Evaluation:
@@ -43,7 +43,9 @@ def make_workdir(folder: Path, *, classes: tuple[str, ...] = ("ground", "buildin
     card = DatasetCard(
         name="mini <city>",
         modalities=(
-            Modality("rgb", 3, kind="optical", bands=("red", "green", "blue"), mean=(1.0,) * 3, std=(2.0,) * 3),
+            Modality(
+                "rgb", 3, kind="optical", bands=("red", "green", "blue"), mean=(1.0,) * 3, std=(2.0,) * 3
+            ),
             Modality("ndsm", 1, kind="height", unit="m", mean=(1.0,), std=(2.0,)),
         ),
         legend=legend,

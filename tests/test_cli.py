@@ -14,6 +14,7 @@ COMMANDS = [
     [],
     ["train"],
     ["evaluate"],
+    ["report"],
     ["compare"],
     ["data"],
     ["data", "prepare"],
