@@ -34,7 +34,7 @@ ROWS = (
     ("rgb (full model, ndsm zero-filled)", "baseline", 4),
     ("ndsm (full model, rgb zero-filled)", "baseline", 2),
 )
-VOID = {"meta", "link", "img", "br", "hr", "input"}
+VOID = {"meta", "link", "img", "br", "hr", "input", "wbr"}
 
 
 def make_workdir(folder: Path, *, classes: tuple[str, ...] = ("ground", "building", "tree")) -> Evaluation:

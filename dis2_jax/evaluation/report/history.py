@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ class History:
         names = dict.fromkeys(key for e in entries for key in e if key not in NOT_CURVES)
         found = []
         for name in names:
-            pairs = [(e["step"], e[name]) for e in entries if isinstance(e.get(name), int | float)]
+            pairs = [(e["step"], e[name]) for e in entries if _finite(e.get(name))]
             if pairs:
                 steps, values = np.array(pairs, np.float64).T
                 found.append(Series(name, steps, values))
@@ -39,7 +40,7 @@ class History:
     def speeds(self) -> np.ndarray:
         """Tiles per second of every log window that was measured."""
         values = (e.get("tiles_per_second") for e in self.train)
-        return np.array([v for v in values if isinstance(v, int | float)], np.float64)
+        return np.array([v for v in values if _finite(v)], np.float64)
 
     @property
     def best_step(self) -> int | None:
@@ -65,3 +66,7 @@ def read_history(workdir: str | Path) -> History:
         return tuple(e for (k, _), e in sorted(entries.items(), key=lambda p: p[0][1]) if k == name)
 
     return History(train=kind("train"), validation=kind("validation"))
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

@@ -32,12 +32,17 @@ def write_page(head: Head, sections: Sequence[Section]) -> str:
         lstrip_blocks=True,
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
-    environment.filters["data_uri"] = _data_uri
+    environment.filters |= {"data_uri": _data_uri, "breakable": _breakable}
     style, _, _ = (
         environment.loader.get_source(environment, "style.css") if environment.loader else ("", 0, 0)
     )
     page = environment.get_template("page.html.j2")
     return page.render(head=head, sections=sections, style=Markup(style), drawn=Markup)
+
+
+def _breakable(text: str) -> Markup:
+    """Let a long name break behind its underscores."""
+    return Markup("_<wbr>").join(printable(text).split("_"))
 
 
 def _data_uri(picture: Picture) -> str:

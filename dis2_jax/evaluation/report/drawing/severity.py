@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
 
 from matplotlib.figure import Figure
 
@@ -10,7 +10,6 @@ from dis2_jax.evaluation.degrade.results import Degraded
 from dis2_jax.evaluation.report.drawing.style import (
     DASHES,
     MARKERS,
-    MUTED,
     WIDTH,
     new_figure,
     series_color,
@@ -25,7 +24,9 @@ def draw_severity(degraded: Degraded, kind: str, modality: str) -> Figure:
     fallbacks = {f.branch: f for b in branches if (f := degraded.fallback(modality, b)) is not None}
     figure = new_figure(WIDTH * 0.8, 2.5 + 0.19 * (len(branches) + len(fallbacks)))
     axes = figure.subplots()
-    for i, branch in enumerate(branches):
+    place = {branch: i for i, branch in enumerate(degraded.clean)}
+    for branch in branches:
+        i = place[branch]
         rows = degraded.curve(kind, modality, branch)
         known = [(r.severity, m) for r in rows if (m := r.metrics.miou) is not None]
         axes.plot(
@@ -37,18 +38,18 @@ def draw_severity(degraded: Degraded, kind: str, modality: str) -> Figure:
             markersize=4,
             label=f"{short(branch, 24)}, degraded",
         )
-    _levels(axes, [(f"{short(b, 24)}, without {modality}", f.metrics.miou) for b, f in fallbacks.items()])
-    axes.set_xlabel(f"severity ({degraded.units.get(kind, '')})")
+    for row in {f.branch: f for f in fallbacks.values()}.values():
+        if row.metrics.miou is not None:
+            axes.axhline(
+                row.metrics.miou,
+                label=f"{short(row.branch, 24)}, without {modality}",
+                color=series_color(place[row.branch]),
+                linewidth=1.1,
+                linestyle=DASHES[4],
+            )
+    axes.set_xlabel(textwrap.fill(f"severity ({degraded.units.get(kind, '')})", 44))
     axes.set_ylabel("mIoU")
     axes.set_ylim(bottom=0)
     soften(axes)
     figure.legend(loc="outside lower center", ncols=1, handlelength=2.8)
     return figure
-
-
-def _levels(axes: object, levels: Sequence[tuple[str, float | None]]) -> None:
-    """Horizontal lines of what does not depend on the severity."""
-    for j, (name, level) in enumerate(levels):
-        if level is not None:
-            dash = DASHES[(j + 4) % len(DASHES)]
-            axes.axhline(level, color=MUTED, linewidth=1.3, linestyle=dash, label=name)  # type: ignore[attr-defined]

@@ -102,7 +102,7 @@ def short(text: str, most: int = 16) -> str:
     if len(text) <= most:
         return text
     tail = (most - 1) // 3
-    return f"{text[: most - 1 - tail]}…{text[-tail:]}"
+    return f"{text[: most - 1 - tail]}…{text[len(text) - tail :]}"
 
 
 def ink_on(color: Sequence[float]) -> str:

@@ -22,14 +22,14 @@ def degraded(inputs: Inputs) -> Section:
     if found.switches:
         blocks.append(_switches(found))
     intro = (
-        f"mIoU on {found.tiles} tiles as one modality gets worse. Grey lines: the student that ignores it."
+        f"mIoU on {found.tiles} tiles as one modality gets worse. Level lines: the student that ignores it."
     )
     return Section("degraded", title, tuple(blocks), intro)
 
 
 def _curves(found: Degraded, kind: str, modality: str) -> FigureBlock:
     mine = [s for s in found.switches if (s.kind, s.modality) == (kind, modality)]
-    told = " ".join(f"{s.branch}: {_advice(found, s)}" for s in mine)
+    told = " ".join(f"{s.branch}: {_advice(found, s)}" for s in mine if s.fallback is not None)
     name = f"degraded-{kind}-{modality}".replace("_", "-")
     return FigureBlock(
         name=name,
@@ -41,8 +41,6 @@ def _curves(found: Degraded, kind: str, modality: str) -> FigureBlock:
 
 
 def _advice(found: Degraded, s: Switch) -> str:
-    if s.fallback is None:
-        return "no student ignores this modality."
     if s.severity is None:
         return f"better than {s.fallback} up to {s.highest:g}."
     return f"from {s.severity:.3g} {found.units.get(s.kind, '')} on, {s.fallback} is better.".replace(

@@ -41,7 +41,7 @@ def _made_with(s: Session) -> list[tuple[str, str]]:
     ]
     if s.cpu or s.cpu_count:
         facts.append(
-            ("Host", f"{s.cpu or 'processor unknown'}, {s.cpu_count or '?'} cores used, {s.platform}")
+            ("Host", f"{s.cpu or 'processor unknown'}, cores used: {s.cpu_count or 'unknown'}, {s.platform}")
         )
     return facts
 

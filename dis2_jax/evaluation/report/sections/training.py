@@ -31,7 +31,11 @@ def training(inputs: Inputs) -> Section:
         blocks.append(MissingBlock("No training was logged here.", f"dis2 train --workdir {inputs.workdir}"))
     losses = [_named(s, s.name.removeprefix("loss/")) for s in train.values() if s.name.startswith("loss")]
     if losses:
-        blocks.append(_multiples("losses", "Loss terms", losses, resumes, "Every term as it enters the sum."))
+        blocks.append(
+            _multiples(
+                "losses", "Loss terms", losses, resumes, "Terms before their weights; the total is weighted."
+            )
+        )
     scores = _scenario_scores(inputs)
     if scores:
         blocks.append(_scores(inputs, scores, resumes))
