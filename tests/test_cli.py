@@ -22,6 +22,8 @@ COMMANDS = [
     ["data", "prepare", "ombria"],
     ["data", "prepare", "folder"],
     ["data", "inspect"],
+    ["diagnose"],
+    ["degrade"],
     ["import-torch"],
     ["export-torch"],
     ["bench"],

@@ -14,15 +14,16 @@ _EDGE = 0.35
 _SHADE = 0.5
 """Light that is left in full shadow."""
 _WHITE = 4.0
-"""Brightness of thick cloud, in the card's standard deviations above the mean."""
+"""Brightness of a cloud, in the card's standard deviations above the mean."""
 
 
 def add_clouds(x: np.ndarray, sensor: Sensor, *, severity: float, rng: np.random.Generator) -> np.ndarray:
     """Cover the share ``severity`` of the pixels (half opaque or more), and shade the ground beside them.
 
     The field is a sum of smooth noise at falling scales, cut at the quantile that gives the cover. A cloud is
-    4 standard deviations brighter than the card's mean in every band, a little grey where thick; its shadow is
-    its own outline, moved in a random direction, and halves the light. From ``severity`` 1 on all is cloud.
+    equally bright in all bands, 4 standard deviations above the card's mean in the band where that is most,
+    and a little grey where thick; its shadow is its own outline, moved in a random direction, and halves the
+    light. At ``severity`` 1 all is cloud.
     """
     if severity == 0:
         return x.copy()
@@ -37,7 +38,8 @@ def add_clouds(x: np.ndarray, sensor: Sensor, *, severity: float, rng: np.random
     shadow = opacity[top : top + height, left : left + width, None]
     cloud = opacity[reach:-reach, reach:-reach, None]
     thick = (inner - inner.min()) / max(float(np.ptp(inner)), 1e-12)
-    white = sensor.mean + sensor.std * (_WHITE - 0.6 * thick[..., None])
+    band = int(np.argmax(sensor.mean + _WHITE * sensor.std))
+    white = sensor.mean[band] + sensor.std[band] * (_WHITE - 0.6 * thick[..., None])
     low = np.minimum(sensor.mean - 3 * sensor.std, x.min((0, 1))) if sensor.mean.min() < 0 else 0.0
     shaded = low + (x - low) * (1 - (1 - _SHADE) * shadow)
     return sensor.measured(shaded * (1 - cloud) + white * cloud)

@@ -28,14 +28,14 @@ class _Object:
 
 
 def age_height(x: np.ndarray, sensor: Sensor, *, severity: float, rng: np.random.Generator) -> np.ndarray:
-    """Take away the share ``severity`` of the raised objects; every second one comes back at another place.
+    """Take away the share ``severity`` of the raised objects; half of them come back at another place.
 
     Objects are 8-connected pixels more than 2 m above the ground (for other units, half a standard
     deviation), at least 12 of them: buildings and trees alike, found from the raster alone. The ground is the
     raster's grey opening over half a tile, so height above ground and surface models both work. Where an
     object was, values of the ground around it are drawn. ``severity`` is 0..1; a share that is not a whole
-    number of objects is rounded up or down at random so that it holds on average. Several channels move
-    together; the first one tells where the objects are.
+    number of objects is rounded up or down at random so that it holds on average, and each comes back with
+    probability 1/2. Several channels move together; the first one tells where the objects are.
     """
     if severity == 0:
         return x.copy()
@@ -47,8 +47,9 @@ def age_height(x: np.ndarray, sensor: Sensor, *, severity: float, rng: np.random
     bare = ~ndimage.binary_dilation(raised, _EVERY_WAY, iterations=_MARGIN)
     for one in chosen:
         out[one.mask] = _ground_around(x, one.mask, bare, rng=rng)
-    for one in chosen[::2]:
-        _put_down(out, one, rng=rng)
+    for one in chosen:
+        if rng.random() < 0.5:
+            _put_down(out, one, rng=rng)
     return sensor.measured(out)
 
 

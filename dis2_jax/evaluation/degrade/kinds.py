@@ -29,7 +29,7 @@ class Kind:
 
 
 KINDS = (
-    Kind("noise", add_noise, "standard deviations (radar: speckle deviation)", (0.25, 0.5, 1.0, 2.0), 100.0),
+    Kind("noise", add_noise, "standard deviations; radar: of the speckle", (0.25, 0.5, 1.0, 2.0), 100.0),
     Kind("partial", remove_part, "share of the tile missing", (0.1, 0.25, 0.5, 0.75, 1.0), 1.0),
     Kind("shift", move, "pixels", (1.0, 2.0, 4.0, 8.0), 1e4),
     Kind("stale", age_height, "share of objects changed", (0.25, 0.5, 0.75, 1.0), 1.0, ("height",)),

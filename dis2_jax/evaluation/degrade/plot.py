@@ -39,8 +39,14 @@ def plot_curves(found: Degraded) -> Figure:
         axes.plot(*zip(*points, strict=True), marker=_MARKERS[i % len(_MARKERS)], markersize=3.5, **style)
         _draw_fallback(axes, switch, style)
     handles = [
-        Line2D([], [], color=_COLORS[i % len(_COLORS)], marker=_MARKERS[i % len(_MARKERS)], label=name)
-        for i, name in enumerate(branches)
+        Line2D(
+            [],
+            [],
+            color=_COLORS[i % len(_COLORS)],
+            marker=_MARKERS[i % len(_MARKERS)],
+            label=_label(found, b),
+        )
+        for i, b in enumerate(branches)
     ]
     handles += [
         Line2D([], [], color="0.4", linestyle="--", label="student that ignores the degraded modality"),
@@ -84,7 +90,7 @@ def plot_classes(found: Degraded, legend: ClassLegend) -> Figure:
         )
         for k, name in enumerate(legend.names)
     ]
-    return _finished(figure, handles, f"IoU, {full}")
+    return _finished(figure, handles, "IoU, full branch")
 
 
 def save_bytes(figure: Figure, kind: Literal["png", "svg"], *, dpi: int = 130) -> bytes:
@@ -112,7 +118,7 @@ def _panels(found: Degraded) -> tuple[Figure, dict[tuple[str, str], Axes]]:
                 axes.set_axis_off()
                 continue
             axes.set_title(f"{k} on {m}", fontsize=_FONT)
-            axes.set_xlabel(_short_unit(found.units[k]), fontsize=_FONT - 1)
+            axes.set_xlabel(found.units[k], fontsize=_FONT - 1)
             axes.tick_params(labelsize=_FONT - 1, labelleft=True)
             axes.grid(visible=True, color="0.85", linewidth=0.5)
             axes.set_ylim(0, 1)
@@ -129,7 +135,8 @@ def _draw_fallback(axes: Axes, switch: Switch, style: dict[str, Any]) -> None:
         (0.99, switch.fallback_miou),
         xycoords=("axes fraction", "data"),
         ha="right",
-        va="bottom",
+        va="center",
+        bbox={"boxstyle": "square,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},
         fontsize=_FONT - 2,
         color=str(style["color"]),
     )
@@ -140,18 +147,20 @@ def _draw_fallback(axes: Axes, switch: Switch, style: dict[str, Any]) -> None:
 
 def _finished(figure: Figure, handles: list[Line2D], label: str) -> Figure:
     figure.supylabel(label, fontsize=_FONT)
+    longest = max(len(str(h.get_label())) for h in handles)
+    fit = int(figure.get_figwidth() / (longest * 0.06 + 0.6))  # inches per letter, and per line sample
     figure.legend(
         handles=handles,
         loc="outside lower center",
-        ncols=min(len(handles), 4),
+        ncols=max(1, min(len(handles), fit)),
         fontsize=_FONT - 1,
         frameon=False,
     )
     return figure
 
 
-def _short_unit(unit: str) -> str:
-    return unit.split(" (")[0]
+def _label(found: Degraded, branch: str) -> str:
+    return "full branch" if branch == "+".join(found.modalities) else branch
 
 
 def _hex(color: tuple[int, int, int]) -> str:

@@ -72,7 +72,8 @@ def _table(found: Degraded, kind: str) -> Grid:
         curve = {r.severity: r for r in found.curve(kind, switch.modality, switch.branch)}
         values = [number(curve[s].metrics.miou) if s in curve else NONE for s in (0.0, *levels)]
         instead = NONE if switch.fallback is None else f"{switch.fallback} {number(switch.fallback_miou)}"
-        rows.append((switch.modality, switch.branch, *values, instead, when(switch)))
+        branch = "full" if switch.branch == "+".join(found.modalities) else switch.branch
+        rows.append((switch.modality, branch, *values, instead, when(switch)))
     heads = ("degraded", "branch", *(f"{s:g}" for s in (0.0, *levels)), "instead", "switch")
     return Grid(heads, tuple(rows), left=2)
 

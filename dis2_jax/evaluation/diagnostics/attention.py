@@ -14,9 +14,9 @@ from dis2_jax.evaluation.render import render_classes, render_modality
 from dis2_jax.schema import IGNORE, DatasetCard
 
 FONT = 7.5
-_CELL, _GAP, _LEFT = 1.45, 0.08, 0.3
+_CELL, _GAP, _LINE = 1.45, 0.08, 0.13
 _HEAD, _TITLE = 0.58, 0.32
-"""Inches: side of a picture, between pictures, for the scenarios' names, above the first row, above a picture."""
+"""Inches: side of a picture, between pictures, of a line of text, above the first row, above a picture."""
 
 
 def attention_sheet(example: AttentionExample, card: DatasetCard, *, dpi: int = 130) -> bytes:
@@ -29,7 +29,9 @@ def attention_sheet(example: AttentionExample, card: DatasetCard, *, dpi: int = 
     """
     classes = len(card.legend)
     rows, columns = len(example.attention) + 1, classes + 2
-    width = _LEFT + columns * (_CELL + _GAP) + _GAP
+    names = [_fold(name, full=k == 0) for k, name in enumerate(example.attention)]
+    left = _LINE * (max(n.count("\n") for n in names) + 1) + 0.15
+    width = left + columns * (_CELL + _GAP) + _GAP
     height = _HEAD + rows * (_CELL + _TITLE) + _GAP
     figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
     FigureCanvasAgg(figure)
@@ -39,8 +41,8 @@ def attention_sheet(example: AttentionExample, card: DatasetCard, *, dpi: int = 
 
     def axes(row: int, column: int, title: str) -> Axes:
         bottom = height - _HEAD - (row + 1) * (_CELL + _TITLE) + _GAP
-        left = _LEFT + column * (_CELL + _GAP)
-        found: Axes = figure.add_axes((left / width, bottom / height, _CELL / width, _CELL / height))
+        start = left + column * (_CELL + _GAP)
+        found: Axes = figure.add_axes((start / width, bottom / height, _CELL / width, _CELL / height))
         found.set_xticks([])
         found.set_yticks([])
         found.set_title(title, fontsize=FONT, pad=2, linespacing=1.05)
@@ -51,13 +53,13 @@ def attention_sheet(example: AttentionExample, card: DatasetCard, *, dpi: int = 
     def name_row(row: int, name: str) -> None:
         middle = height - _HEAD - row * (_CELL + _TITLE) - _TITLE - _CELL / 2 + _GAP
         figure.text(
-            _LEFT / 2 / width, middle / height, name, rotation=90, ha="center", va="center", fontsize=FONT
+            left / 2 / width, middle / height, name, rotation=90, ha="center", va="center", fontsize=FONT
         )
 
     for k, (name, attention) in enumerate(example.attention.items()):
         shown = _background_name(name, card)
         picture = render_modality(example.images[shown], card.modality(shown))
-        name_row(k, f"full: {name}" if k == 0 else f"from {name}")
+        name_row(k, names[k])
         _show(axes(k, 0, f"{shown}"), picture)
         _show(axes(k, 1, "prediction"), render_classes(example.predictions[name], card.legend))
         for c in range(classes):
@@ -106,6 +108,18 @@ def _told(attention: np.ndarray, mask: np.ndarray, reference: np.ndarray) -> str
     if not mask.any():
         return f"{peak}, absent"
     return f"{peak}, on {attention_on(attention, mask):.0%} / {mask[reference != IGNORE].mean():.0%}"
+
+
+def _fold(scenario: str, *, full: bool) -> str:
+    """Break a row's name before a ``+`` where it would be longer than its picture."""
+    room = int(_CELL * 72 / (FONT * 0.6))
+    lines = ["full: " if full else "from "]
+    for i, part in enumerate(scenario.split("+")):
+        text = f"+{part}" if i else part
+        if len(lines[-1]) + len(text) > room:
+            lines.append("")
+        lines[-1] += text
+    return "\n".join(lines)
 
 
 def _background_name(scenario: str, card: DatasetCard) -> str:

@@ -86,11 +86,10 @@ def _parts(found: Diagnostics) -> list[_Part]:
 def _scores(found: Diagnostics) -> Grid:
     rows = []
     for r in found.recoveries:
-        missing = "+".join(found.score(r.scenario).missing)
         values = [number(v) for v in (r.compensation, r.zeros, r.specific, r.full)]
-        rows.append((r.scenario, missing, *values, percent(r.of_full), percent(r.of_specific)))
-    heads = ("student", "missing", "compensation", "zeros", "real", "full branch")
-    return Grid((*heads, "recovered of full", "of real"), tuple(rows), left=2)
+        rows.append((r.scenario, *values, percent(r.of_full), percent(r.of_specific)))
+    heads = ("student", "compensation", "zeros", "real", "full branch")
+    return Grid((*heads, "recovered of full", "of real"), tuple(rows))
 
 
 def _levels(found: Diagnostics, value: Callable[[Similarity], float | None]) -> Grid:
