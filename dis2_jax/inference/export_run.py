@@ -68,5 +68,8 @@ def main(out: str, *inputs: str) -> None:
 if __name__ == "__main__":
     try:
         main(*sys.argv[1:])
+    except RuntimeError as e:
+        old = f"jax {jax.__version__} here, {CARD['written_with']['jax']} wrote the functions; an older one cannot read them"
+        sys.exit(f"run.py: error: {str(e).splitlines()[0]} ({old})")
     except Exception as e:  # one line, whatever it is
         sys.exit(f"run.py: error: {e}")
