@@ -60,8 +60,9 @@ def main(out: str, *inputs: str) -> None:
     images: dict[str, Any] = {}
     for name, given, path in (text.partition("=") for text in inputs):
         images |= {name: np.load(path)} if given else dict(np.load(name))
+    probabilities = predict(images)
     with open(f"{out}.partial", "wb") as file:
-        np.save(file, predict(images))
+        np.save(file, probabilities)
     Path(f"{out}.partial").replace(out)
 
 
@@ -69,7 +70,8 @@ if __name__ == "__main__":
     try:
         main(*sys.argv[1:])
     except RuntimeError as e:
-        old = f"jax {jax.__version__} here, {CARD['written_with']['jax']} wrote the functions; an older one cannot read them"
-        sys.exit(f"run.py: error: {str(e).splitlines()[0]} ({old})")
+        wrote = CARD["written_with"]["jax"]
+        versions = f"jax {wrote} wrote this, older ones cannot read it; here is {jax.__version__}"
+        sys.exit(f"run.py: error: {str(e).splitlines()[0]} ({versions})")
     except Exception as e:  # one line, whatever it is
         sys.exit(f"run.py: error: {e}")
