@@ -39,6 +39,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--format", default="stablehlo", metavar="stablehlo|onnx", help="onnx needs the extra [onnx]"
     )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="P",
+        help="greatest difference in probability to the model (default: 1e-5; ONNX 1e-4; bfloat16 models 5e-2)",
+    )
     parser.set_defaults(func=run, parser=parser)
 
 
@@ -55,6 +61,7 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> None:
         checkpoint=checkpoint,
         scenarios=_split(arguments.scenarios),
         tile=tile,
+        tolerance=arguments.tolerance,
         **chosen,
     )
     made = export_workdir(arguments.workdir, arguments.out, options)

@@ -41,6 +41,8 @@ class ExportOptions:
     """Fixed (height, width); None: any multiples of 16, or the training tile where the size must be fixed."""
     platforms: tuple[str, ...] = ("cpu", "cuda", "tpu")
     """Where StableHLO functions can run."""
+    tolerance: float | None = None
+    """Greatest difference in probability to ``predict_proba``; None: ``tolerance_of``."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +108,7 @@ def _write(
         "files": files,
     }
     export_card.write_card(folder, card)  # the runner reads it
-    tolerance = tolerance_of(options.format, model)
+    tolerance = tolerance_of(options.format, model) if options.tolerance is None else options.tolerance
     shape = (VERIFIED_SHAPE[0], *(tile or VERIFIED_SHAPE[1:]))
     differences = {
         str(s): _difference(model, s, _predictor(folder, options.format, functions), shape=shape)
@@ -116,7 +118,7 @@ def _write(
         if not difference <= tolerance:
             raise Dis2Error(
                 f"{name}: the exported function differs from predict_proba by {difference:.1e}, more than"
-                f" {tolerance:.0e}; nothing was written to {out}"
+                f" {tolerance:.0e}; nothing was written to {out} (--tolerance decides what is too much)"
             )
     verified = {"shape": list(shape), "tolerance": tolerance, "greatest_difference": differences}
     export_card.write_card(folder, {**card, "verified": verified})
@@ -163,6 +165,7 @@ def _sample(g: np.random.Generator, modality: Modality, shape: tuple[int, int, i
 
 def _entry(function: Function) -> dict[str, Any]:
     entry = {
+        "modalities": list(function.modalities),
         "file": function.file,
         "calling_convention_version": function.calling_convention,
         "weights": list(function.weights),
@@ -173,10 +176,7 @@ def _entry(function: Function) -> dict[str, Any]:
 def _versions(options: ExportOptions) -> dict[str, Any]:
     if options.format == "onnx":
         return {name: importlib.metadata.version(name) for name in ("jax", "jax2onnx", "onnx", "onnxruntime")}
-    return {
-        "jax": jax.__version__,
-        "platforms": list(options.platforms),
-    }
+    return {"jax": jax.__version__, "platforms": list(options.platforms)}
 
 
 def _chosen(model: Model, texts: Sequence[str]) -> tuple[Scenario, ...]:

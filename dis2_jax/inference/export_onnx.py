@@ -63,7 +63,7 @@ def write_onnx(
                 return_mode="file",
                 output_path=str(folder / file),
             )
-        written[str(scenario)] = Function(file=file)
+        written[str(scenario)] = Function(scenario.available, file)
     return written
 
 

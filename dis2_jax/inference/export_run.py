@@ -60,13 +60,18 @@ def main(out: str, *inputs: str) -> None:
     images: dict[str, Any] = {}
     for name, given, path in (text.partition("=") for text in inputs):
         images |= {name: np.load(path)} if given else dict(np.load(name))
+    probabilities = predict(images)
     with open(f"{out}.partial", "wb") as file:
-        np.save(file, predict(images))
+        np.save(file, probabilities)
     Path(f"{out}.partial").replace(out)
 
 
 if __name__ == "__main__":
     try:
         main(*sys.argv[1:])
+    except RuntimeError as e:
+        wrote = CARD["written_with"]["jax"]
+        versions = f"jax {wrote} wrote this, older ones cannot read it; here is {jax.__version__}"
+        sys.exit(f"run.py: error: {str(e).splitlines()[0]} ({versions})")
     except Exception as e:  # one line, whatever it is
         sys.exit(f"run.py: error: {e}")

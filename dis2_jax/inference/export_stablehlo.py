@@ -27,6 +27,7 @@ RUNNER = "run.py"
 class Function:
     """One exported scenario: its file in the export's folder and, where they are apart, the weights it takes."""
 
+    modalities: tuple[str, ...]
     file: str
     weights: tuple[str, ...] = ()
     calling_convention: int | None = None
@@ -70,7 +71,9 @@ def write_stablehlo(
             exported = export.export(jax.jit(function), platforms=list(platforms))(shapes, images)
         file = f"functions/{scenario}.jax"
         (folder / file).write_bytes(exported.serialize())
-        written[str(scenario)] = Function(file, tuple(names), exported.calling_convention_version)
+        written[str(scenario)] = Function(
+            scenario.available, file, tuple(names), exported.calling_convention_version
+        )
     used = {name for function in written.values() for name in function.weights}
     _write_weights(folder / WEIGHTS, {name: w for name, w in weights.items() if name in used})
     shutil.copyfile(Path(__file__).with_name("export_run.py"), folder / RUNNER)  # runs there, not here
