@@ -54,7 +54,7 @@ def draw_quicklook(
         colors = scenario_colors(len(scenarios))
         legend = ClassLegend(names=tuple(str(s) for s in scenarios), colors=colors)
         pictures.append(_Picture("answered from", render_classes(_labels(made["scenarios"]), legend)))
-        handles += _handles(legend, result.scenario_pixels)
+        handles += _handles(legend, result.scenario_pixels, used_only=True)
     if (classes == IGNORE).any():
         handles.append(Patch(facecolor="#cdcdcd", edgecolor="#8c8c8c", hatch="////", label="nodata"))
     figure = _draw(
@@ -73,7 +73,7 @@ def _draw(pictures: Sequence[_Picture], handles: Sequence[Patch], *, title: str)
     longest = max(len(str(h.get_label())) for h in handles)
     total_width = columns * (cell[0] + _GAP) + _GAP
     across = max(1, int(total_width / (0.45 + 0.072 * longest)))
-    legend_height = (math.ceil(len(handles) / across) + 1) * 1.25 * _LINE
+    legend_height = (math.ceil(len(handles) / across) + 0.6) * 1.25 * _LINE
     total_height = 2 * _LINE + rows * (cell[1] + _LINE + _GAP) + legend_height
     figure = Figure(figsize=(total_width, total_height), dpi=DPI)
     FigureCanvasAgg(figure)
@@ -119,7 +119,7 @@ def _confidence(path: Path) -> np.ndarray:
     return np.where(valid[..., None], picture, hatch(valid.shape))
 
 
-def _handles(legend: ClassLegend, pixels: Mapping[str, int]) -> list[Patch]:
+def _handles(legend: ClassLegend, pixels: Mapping[str, int], *, used_only: bool = False) -> list[Patch]:
     total = max(1, sum(pixels.values()))
     return [
         Patch(
@@ -129,4 +129,5 @@ def _handles(legend: ClassLegend, pixels: Mapping[str, int]) -> list[Patch]:
             label=f"{name} {100 * pixels[name] / total:.1f} %",
         )
         for name, color in zip(legend.names, legend.colors, strict=True)
+        if pixels[name] or not used_only
     ]
