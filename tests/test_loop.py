@@ -27,6 +27,7 @@ from dis2_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, Tr
 from dis2_jax.schema import Dis2Error
 from dis2_jax.training import loop
 from dis2_jax.training.checkpoint import load_eval_variables
+from dis2_jax.training.environment import read_sessions
 from dis2_jax.training.loop import Outcome, Validation, absolute_data, train
 from dis2_jax.training.signals import StopRequest
 
@@ -134,6 +135,11 @@ def test_a_run_leaves_what_it_should(reference: Path) -> None:
     assert len({x["loss"] for x in lines if x["kind"] == "train"}) == STEPS
     assert list((reference / "tensorboard").glob("events*"))
     assert load_eval_variables(reference, "last").step == STEPS
+    (session,) = read_sessions(reference)
+    assert (session.first_step, session.last_step, session.batch_size) == (0, STEPS, 2)
+    assert session.seconds > 0
+    assert set(session.flops_per_step) == {"rgb", "ndsm"}  # each student took its turn
+    assert min(session.flops_per_step.values()) > 1e6
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -143,6 +149,7 @@ def test_stopped_in_a_validation_and_resumed(
     stopper = FakeValidator(meanwhile=lambda: signal.raise_signal(number))
     assert train(config, tmp_path, validator=stopper) == Outcome(3, signal=number)
     assert train(config, tmp_path, validator=FakeValidator()) == Outcome(STEPS)
+    assert [(s.first_step, s.last_step) for s in read_sessions(tmp_path)] == [(0, 3), (3, STEPS)]
     assert_same_run(tmp_path, reference)
     assert load_eval_variables(tmp_path).step == load_eval_variables(reference).step
 

@@ -55,7 +55,8 @@ class Stat:
     note: str = ""
     share: float | None = None
     interval: tuple[float, float] | None = None
-    series: int = 0
+    slot: int = 0
+    """Of its colour."""
 
 
 @dataclasses.dataclass(frozen=True)

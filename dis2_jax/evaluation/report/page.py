@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import re
 from collections.abc import Sequence
 
 import jinja2
@@ -41,8 +42,9 @@ def write_page(head: Head, sections: Sequence[Section]) -> str:
 
 
 def _breakable(text: str) -> Markup:
-    """Let a long name break behind its underscores."""
-    return Markup("_<wbr>").join(printable(text).split("_"))
+    """Let a long name break behind ``_`` and ``+``."""
+    parts = re.split(r"(?<=[_+])", printable(text))
+    return Markup("<wbr>").join(parts)
 
 
 def _data_uri(picture: Picture) -> str:

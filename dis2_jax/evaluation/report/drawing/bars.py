@@ -57,7 +57,7 @@ def draw_gaps(evaluation: Evaluation) -> Figure:
                 fontsize=FONT - 0.5,
                 color=INK,
             )
-    axes.set_yticks([i + 0.18 for i in range(len(pairs))], [short(s.name, 22) for s, _ in pairs])
+    axes.set_yticks([i + 0.18 for i in range(len(pairs))], [short(s.name, 30) for s, _ in pairs])
     axes.set_ylim(len(pairs) - 0.35, -0.35)
     low, high = axes.get_xlim()
     axes.set_xlim(min(low, 0), high + 0.35 * (high - min(low, 0)))  # room for the words

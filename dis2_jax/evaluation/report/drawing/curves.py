@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from dis2_jax.evaluation.report.drawing.style import (
-    DASHES,
     FONT,
     INK,
-    MARKERS,
     MUTED,
     WIDTH,
     new_figure,
     series_color,
+    series_dash,
+    series_marker,
     short,
     soften,
 )
@@ -77,8 +77,8 @@ def draw_scores_over_steps(series: Sequence[Series], *, best: int | None, resume
             one.steps,
             one.values,
             color=series_color(i),
-            linestyle=DASHES[i % len(DASHES)],
-            marker=MARKERS[i % len(MARKERS)],
+            linestyle=series_dash(i),
+            marker=series_marker(i),
             markersize=4 if len(one.steps) <= 40 else 0,
             label=short(one.name, 28),
         )

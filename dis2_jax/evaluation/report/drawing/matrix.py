@@ -14,6 +14,8 @@ from matplotlib.patches import Rectangle
 from dis2_jax.evaluation.report.drawing.style import FONT, INK, MUTED, SCALE, WIDTH, ink_on, new_figure, short
 from dis2_jax.evaluation.results import Evaluation, ScenarioResult
 
+_LABEL = 30
+"""Characters of a row's name."""
 _MOST_WITH_VALUES = 16
 """Columns up to which values are printed."""
 
@@ -71,7 +73,7 @@ def row_label(result: ScenarioResult) -> str:
 
 
 def _figure(columns: Sequence[str], rows: Sequence[str]) -> Figure:
-    left = 0.55 + 0.075 * max(len(short(r)) for r in rows)
+    left = 0.55 + 0.075 * max(len(short(r, _LABEL)) for r in rows)
     cell = 0.44 if len(columns) <= _MOST_WITH_VALUES else 0.24
     width = max(WIDTH, left + cell * len(columns))
     head = 0.3 + 0.06 * max(len(short(c)) for c in columns)
@@ -105,7 +107,7 @@ def _cells(
                 label.set(fontsize=FONT - 0.5)
     axes.set(xlim=(0, shift[-1] + 1), ylim=(len(rows), 0))
     axes.set_xticks([s + 0.48 for s in shift], [short(c) for c in columns], rotation=38, ha="left")
-    axes.set_yticks([i + 0.47 for i in range(len(rows))], [short(r, 22) for r in rows])
+    axes.set_yticks([i + 0.47 for i in range(len(rows))], [short(r, _LABEL) for r in rows])
     axes.xaxis.tick_top()
     axes.tick_params(length=0, pad=2)
     for spine in axes.spines.values():

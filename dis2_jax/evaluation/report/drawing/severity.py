@@ -9,10 +9,11 @@ from matplotlib.figure import Figure
 from dis2_jax.evaluation.degrade.results import Degraded
 from dis2_jax.evaluation.report.drawing.style import (
     DASHES,
-    MARKERS,
     WIDTH,
     new_figure,
     series_color,
+    series_dash,
+    series_marker,
     short,
     soften,
 )
@@ -33,8 +34,8 @@ def draw_severity(degraded: Degraded, kind: str, modality: str) -> Figure:
             [s for s, _ in known],
             [m for _, m in known],
             color=series_color(i),
-            linestyle=DASHES[i % len(DASHES)],
-            marker=MARKERS[i % len(MARKERS)],
+            linestyle=series_dash(i),
+            marker=series_marker(i),
             markersize=4,
             label=f"{short(branch, 24)}, degraded",
         )

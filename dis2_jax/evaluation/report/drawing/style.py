@@ -112,9 +112,24 @@ def ink_on(color: Sequence[float]) -> str:
     return "#000000" if luminance > 0.179 else "#ffffff"
 
 
+def color_slot(index: int) -> int:
+    """Which of ``SERIES`` a scenario has by its place in the evaluation; only the full one, at 0, has the first."""
+    return 1 + (index - 1) % (len(SERIES) - 1) if index else 0
+
+
 def series_color(index: int) -> str:
-    """Colour of a scenario by its place in the evaluation: the full one is 0."""
-    return SERIES[index % len(SERIES)]
+    """Colour of a scenario by its place in the evaluation."""
+    return SERIES[color_slot(index)]
+
+
+def series_dash(index: int) -> tuple[float, tuple[float, ...]]:
+    """Line style; scenarios of one colour have different ones."""
+    return DASHES[(index + index // len(DASHES)) % len(DASHES)]
+
+
+def series_marker(index: int) -> str:
+    """Marker, likewise."""
+    return MARKERS[(index + index // len(MARKERS)) % len(MARKERS)]
 
 
 def soften(axes: Axes, *, grid: str = "y") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dis2_jax.evaluation.report.blocks import Block, FactsBlock, NoteBlock, Section, Stat, StatsBlock
+from dis2_jax.evaluation.report.drawing.style import color_slot
 from dis2_jax.evaluation.report.inputs import Inputs
 from dis2_jax.evaluation.report.sections.text import NONE, interval, listing, order, ratio
 from dis2_jax.evaluation.results import ScenarioResult
@@ -51,7 +52,7 @@ def _stat(inputs: Inputs, s: ScenarioResult) -> Stat:
         note="; ".join(notes),
         share=m.miou,
         interval=ends,
-        series=order(e, s),
+        slot=color_slot(order(e, s)),
     )
 
 

@@ -57,7 +57,7 @@ def _tile(view: TileView, *, name: str) -> TileBlock:
         title=f"{_group(p)}: {p.tile_id} (record {p.record}), score {ratio(p.score)}",
         alt=f"Inputs, reference, maps, errors and class attention of tile {p.tile_id}; mIoU {each}.",
         rows=rows,
-        sheet=dataclasses.replace(render(draw_sheet(rows), name=name), inline=""),
+        sheet=dataclasses.replace(render(draw_sheet(rows, view.card.legend), name=name), inline=""),
     )
 
 
