@@ -118,7 +118,7 @@ def _write(
         if not difference <= tolerance:
             raise Dis2Error(
                 f"{name}: the exported function differs from predict_proba by {difference:.1e}, more than"
-                f" {tolerance:.0e}; nothing was written to {out} (--tolerance decides what is too much)"
+                f" {tolerance:.0e}: nothing was written to {out}; a fixed --tile comes nearer, or set --tolerance"
             )
     verified = {"shape": list(shape), "tolerance": tolerance, "greatest_difference": differences}
     export_card.write_card(folder, {**card, "verified": verified})
