@@ -23,8 +23,6 @@ from dis2_jax.cli.main import main
 from dis2_jax.inference import export, export_stablehlo
 from dis2_jax.inference.export import ExportOptions, export_workdir
 from dis2_jax.inference.model import Model
-from dis2_jax.models.fusion import sincos_positions
-from dis2_jax.models.layers import upsample_bilinear
 from dis2_jax.schema import Dis2Error
 
 SETS = (("rgb", "ndsm"), ("rgb",), ("ndsm",))
@@ -164,25 +162,6 @@ def test_onnx_without_its_extra_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "jax2onnx", None)
     with pytest.raises(Dis2Error, match=r"pip install 'dis2-jax\[onnx\]'"):
         export_workdir(tmp_path, tmp_path / "out", ExportOptions(format="onnx"))
-
-
-# --- symbolic sizes -----------------------------------------------------------------------------
-
-
-def test_upsampling_and_positions_of_symbolic_size_are_those_of_the_size():
-    """The one place where a size enters as numbers: numpy for a known size, jax.numpy for a symbol."""
-    h, w = jax_export.symbolic_shape("h, w")
-
-    def shaped(x):
-        return upsample_bilinear(x, 2), jnp.asarray(sincos_positions(x.shape[1:3], 16))
-
-    function = jax_export.export(jax.jit(shaped))(jax.ShapeDtypeStruct((1, h, w, 2), jnp.float32))
-    g = np.random.default_rng(0)
-    for size in ((1, 1), (1, 3), (2, 5), (33, 4), (7, 64)):
-        x = g.standard_normal((1, *size, 2)).astype(np.float32)
-        up, positions = function.call(x)
-        np.testing.assert_allclose(up, upsample_bilinear(jnp.asarray(x), 2), atol=1e-6)
-        np.testing.assert_allclose(positions, sincos_positions(size, 16), atol=1e-5)
 
 
 # --- what run.py answers and refuses ------------------------------------------------------------

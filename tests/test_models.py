@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax import export as jax_export
 
 from dis2_jax.config import ModelConfig
 from dis2_jax.models.cflm import ClasswiseAttention
@@ -242,3 +243,19 @@ def test_used_modules_of_a_step() -> None:
         "pools_specific_rgb",
     } <= used
     assert not {"student_ndsm+s1", "compensation_s1_to_rgb", "pools_full", "pools_compensation_s1"} & used
+
+
+def test_upsampling_and_positions_of_symbolic_size_are_those_of_the_size() -> None:
+    """The one place where a size enters as numbers: numpy for a known size, jax.numpy for a symbol."""
+    h, w = jax_export.symbolic_shape("h, w")
+
+    def shaped(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return upsample_bilinear(x, 2), jnp.asarray(sincos_positions(x.shape[1:3], 16))
+
+    function = jax_export.export(jax.jit(shaped))(jax.ShapeDtypeStruct((1, h, w, 2), jnp.float32))
+    g = np.random.default_rng(0)
+    for size in ((1, 1), (1, 3), (2, 5), (33, 4), (7, 64)):
+        x = g.standard_normal((1, *size, 2)).astype(np.float32)
+        up, positions = function.call(x)
+        np.testing.assert_allclose(up, upsample_bilinear(jnp.asarray(x), 2), atol=1e-6)
+        np.testing.assert_allclose(positions, sincos_positions(size, 16), atol=1e-5)

@@ -43,7 +43,7 @@ def add_parser(subparsers: Any) -> None:
         "--tolerance",
         type=float,
         metavar="P",
-        help="greatest difference in probability to the model (default: 1e-5; ONNX 1e-4; bfloat16 models 5e-2)",
+        help="greatest difference in probability to the model (default: 1e-5; ONNX 1e-4; bfloat16 models 1e-2)",
     )
     parser.set_defaults(func=run, parser=parser)
 
