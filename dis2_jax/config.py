@@ -21,7 +21,9 @@ class DataConfig:
     """Which prepared dataset, and how a training sample is drawn from it."""
 
     dir: str = ""
-    """Folder that `dis2 data prepare` wrote."""
+    """Folder that `dis2 data prepare`, `index` (scenes) or `mix` wrote."""
+    source: Literal["auto", "prepared", "scenes", "mixture"] = "auto"
+    """What `dir` must be; `auto`: whatever it is."""
     modalities: tuple[str, ...] = ()
     """Use only these modalities of the dataset; empty: all."""
     train_split: str = "train"
@@ -45,6 +47,10 @@ class DataConfig:
     """`card`: (x - mean) / std of the training split; `none`: raw values, as released."""
     workers: int = 0
     """Reader processes per host; 0: threads in this process."""
+    on_error: Literal["raise", "skip"] = "raise"
+    """A tile that cannot be read: `raise` ends the run, `skip` takes another one in its place and counts."""
+    max_skips: int = 100
+    """With `skip`: the run ends after more than so many, per host and start."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,6 +226,7 @@ def _check(c: Config) -> None:
         (0 < c.data.scale[0] <= c.data.scale[1], "data.scale", c.data.scale, "0 < low <= high"),
         (c.data.photometric >= 0, "data.photometric", c.data.photometric, "at least 0"),
         (c.data.workers >= 0, "data.workers", c.data.workers, "at least 0"),
+        (c.data.max_skips >= 0, "data.max_skips", c.data.max_skips, "at least 0"),
         (c.data.samples_per_epoch >= 0, "data.samples_per_epoch", c.data.samples_per_epoch, "at least 0"),
         (c.data.rotate_degrees >= 0, "data.rotate_degrees", c.data.rotate_degrees, "at least 0"),
         (c.train.panels >= 0, "train.panels", c.train.panels, "at least 0"),

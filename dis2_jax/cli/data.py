@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dis2_jax.cli.arguments import refuse
+from dis2_jax.cli.data_index import add_index, add_mix
 from dis2_jax.schema import Dis2Error
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ Prepare = Callable[[argparse.Namespace], "Prepared"]
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add ``data`` with ``prepare`` and ``inspect``."""
+    """Add ``data`` with ``prepare``, ``index``, ``mix`` and ``inspect``."""
     data = subparsers.add_parser("data", help="prepare and inspect datasets")
     actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
     prepare = actions.add_parser("prepare", help="turn source files into a dataset folder")
@@ -26,10 +27,12 @@ def add_parser(subparsers: Any) -> None:
     _add_synthetic_city(names)
     _add_ombria(names)
     _add_folder(names)
+    add_index(actions)
+    add_mix(actions)
     inspect = actions.add_parser(
         "inspect", help="check every record, print counts and statistics, draw a contact sheet"
     )
-    inspect.add_argument("dir", metavar="DIR", help="folder that `dis2 data prepare` wrote")
+    inspect.add_argument("dir", metavar="DIR", help="dataset folder")
     inspect.add_argument("--sheet", metavar="PNG", help="where to draw (default: DIR/contact_sheet.png)")
     inspect.add_argument("--split", default="train", help="split that the sheet shows (default: train)")
     inspect.add_argument("--rows", type=int, default=8, metavar="N", help="tiles on the sheet (default: 8)")

@@ -15,7 +15,7 @@ class Batch(TypedDict):
     ``available``: bool ``[B, M]``, whether the tile really has the modality.
     ``valid``: bool ``[B]``; False: a padding row of the last evaluation batch (image 0, label 255, nothing
     available, index -1).
-    ``index``: int32 ``[B]``, record number in the split.
+    ``index``: int32 ``[B]``, record number in the split; in training on scenes the number of the draw.
 
     A tile that has none of the modalities in use is all ignored (label 255).
     """
@@ -25,3 +25,12 @@ class Batch(TypedDict):
     available: np.ndarray
     valid: np.ndarray
     index: np.ndarray
+
+
+class Rows(Batch):
+    """A batch, or one row of it without the batch axis, on its way through the pipeline.
+
+    ``skipped``: bytes ``[B]``, what was wrong with the tile that should have stood there; empty: nothing.
+    """
+
+    skipped: np.ndarray

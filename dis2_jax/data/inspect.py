@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dis2_jax.data.builders.statistics import class_counts
-from dis2_jax.data.source import TileSource
+from dis2_jax.data.opening import open_tiles
 from dis2_jax.schema import IGNORE, ClassLegend, DatasetCard, Dis2Error, Modality
 
 SHEET_FILE = "contact_sheet.png"
@@ -48,7 +48,7 @@ def inspect_dataset(folder: str | Path, *, progress: bool = False) -> Inspection
 def _inspect_split(folder: Path, card: DatasetCard, split: str, *, progress: bool) -> SplitReport:
     from tqdm import tqdm
 
-    source = TileSource(folder, split, card)
+    source = open_tiles(folder, split, card)
     counts = np.zeros(len(card.legend) + 1, np.int64)
     available = np.zeros(len(card.modalities), np.int64)
     for i in tqdm(
@@ -130,7 +130,7 @@ def draw_contact_sheet(
     """
     from matplotlib.figure import Figure
 
-    source = TileSource(folder, split, card)
+    source = open_tiles(folder, split, card)
     chosen = np.unique(np.linspace(0, len(source) - 1, min(rows, len(source))).astype(int))
     tiles = [source[int(i)] for i in chosen]
     columns = len(card.modalities) + 1

@@ -24,9 +24,11 @@ from dis2_jax.config import DataConfig
 from dis2_jax.data.augment import crop_size
 from dis2_jax.data.batch import Batch
 from dis2_jax.data.normalize import statistics
-from dis2_jax.data.samples import EvalSample, TrainSample
-from dis2_jax.data.source import TileSource
+from dis2_jax.data.opening import open_tiles
+from dis2_jax.data.samples import EvalSample, TrainSample, stack_tiles
+from dis2_jax.data.skips import SkipCount
 from dis2_jax.data.stream import TrainStream, read_options
+from dis2_jax.data.tileset import Draws
 from dis2_jax.schema import DatasetCard, Dis2Error
 
 
@@ -42,10 +44,10 @@ def open_train_stream(
 ) -> TrainStream:
     """Open this host's share of the endless training batches, behind the first ``position`` global ones.
 
-    An epoch is every tile of ``data.train_split`` once, or ``data.samples_per_epoch`` tiles drawn afresh
-    without replacement, in a new random order each time. Batches run on over the end of an epoch: no tile is
-    dropped and every batch is full. Where ``samples_per_epoch`` is not below the number of tiles, it only
-    sets ``steps_per_epoch``.
+    An epoch is every draw of ``data.train_split`` (of a prepared dataset: every tile) once, or
+    ``data.samples_per_epoch`` of them chosen afresh without replacement, in a new random order each time.
+    Batches run on over the end of an epoch: no tile is dropped and every batch is full. Where
+    ``samples_per_epoch`` is not below the number of draws, it only sets ``steps_per_epoch``.
 
     With ``data.workers`` above 0 tiles are made in that many spawned processes: the calling script needs the
     ``if __name__ == "__main__":`` guard, and the stream must be closed. Otherwise threads of this process
@@ -59,20 +61,36 @@ def open_train_stream(
         raise Dis2Error(
             f"data position {position} and seed {seed} must not be negative, the seed below 2**32"
         )
-    source = TileSource(dataset_dir, data.train_split, card)
+    source = open_tiles(dataset_dir, data.train_split, card, kind=data.source)
     crop_size(data, card.tile)
     _check_statistics(card, data)
-    epoch = data.samples_per_epoch or len(source)
-    tiles = grain.MapDataset.source(source).seed(seed).shuffle()
-    if epoch < len(source):
-        tiles = tiles[:epoch]
-    batches = tiles.repeat().random_map(TrainSample(card, data)).batch(local, drop_remainder=True)
+    numbers = draw_order(source.draws, seed=seed, samples=data.samples_per_epoch)
+    batches = numbers.random_map(TrainSample(source, card, data)).batch(local, drop_remainder=True)
+    epoch = data.samples_per_epoch or sum(d.count for d in source.draws)
     return TrainStream(
         batches[position * process_count + process_index :: process_count],
         workers=data.workers,
         position=position,
         steps_per_epoch=-(-epoch // data.batch_size),
+        max_skips=data.max_skips,
     )
+
+
+def draw_order(draws: Sequence[Draws], *, seed: int, samples: int) -> grain.MapDataset:
+    """Return the endless order of draw numbers; ``samples``: as ``data.samples_per_epoch``.
+
+    Several groups are dealt out evenly by weight (Grain rounds weights to 1 % of the smallest), each in its own
+    endless shuffle, so every stretch of the order has the right shares.
+    """
+    if len(draws) == 1:
+        numbers = grain.MapDataset.range(draws[0].count).seed(seed).shuffle()
+        return (numbers[:samples] if 0 < samples < draws[0].count else numbers).repeat()
+    groups, start = [], 0
+    for k, group in enumerate(draws):
+        own = int(np.random.SeedSequence([seed, k]).generate_state(1)[0])
+        groups.append(grain.MapDataset.range(start, start + group.count).shuffle(seed=own).repeat())
+        start += group.count
+    return grain.MapDataset.mix(groups, weights=[d.weight for d in draws]).seed(seed)
 
 
 def eval_batches(
@@ -94,7 +112,7 @@ def eval_batches(
     ``open_train_stream``, raised here and not at the first batch.
     """
     local = _local_batch(batch_size, process_index, process_count, key="train.eval_batch_size")
-    source = TileSource(dataset_dir, split, card)
+    source = open_tiles(dataset_dir, split, card, kind=data.source)
     crop_size(dataclasses.replace(data, crop=(0, 0)), card.tile)
     _check_statistics(card, data)
     if order is not None and sorted(order) != list(range(len(source))):
@@ -102,28 +120,20 @@ def eval_batches(
     rows = -(-len(source) // batch_size) * batch_size
     tiles = grain.MapDataset.range(rows).map(EvalSample(source, card, data, order))
     batches = tiles.batch(local, drop_remainder=True)[process_index::process_count]
-    return _drain(batches.to_iter_dataset(read_options()))
+    return _drain(batches.to_iter_dataset(read_options()), SkipCount(data.max_skips))
 
 
 def load_batch(
     dataset_dir: str | Path, card: DatasetCard, data: DataConfig, *, split: str, indices: Sequence[int]
 ) -> Batch:
     """Return chosen tiles of ``split`` as one batch, prepared as ``eval_batches`` does; for pictures."""
-    source = TileSource(dataset_dir, split, card)
-    sample = EvalSample(source, card, data)
+    source = open_tiles(dataset_dir, split, card, kind=data.source)
     if not indices:
         raise Dis2Error("load_batch: give at least one tile index")
     for i in indices:
         if not 0 <= i < len(source):
             raise Dis2Error(f"{dataset_dir}: split {split!r} has tiles 0..{len(source) - 1}, not {i}")
-    rows = [sample(i) for i in indices]
-    return Batch(
-        image={n: np.stack([r["image"][n] for r in rows]) for n in card.modality_names},
-        label=np.stack([r["label"] for r in rows]),
-        available=np.stack([r["available"] for r in rows]),
-        valid=np.stack([r["valid"] for r in rows]),
-        index=np.stack([r["index"] for r in rows]),
-    )
+    return stack_tiles([source[i] for i in indices], card, data, size=len(indices))
 
 
 def _local_batch(batch_size: int, process_index: int, process_count: int, *, key: str) -> int:
@@ -141,9 +151,9 @@ def _check_statistics(card: DatasetCard, data: DataConfig) -> None:
             statistics(m)
 
 
-def _drain(batches: Any) -> Iterator[Batch]:
+def _drain(batches: Any, skips: SkipCount) -> Iterator[Batch]:
     iterator = iter(batches)
     try:
-        yield from iterator
+        yield from map(skips.take, iterator)
     finally:
         iterator.close()

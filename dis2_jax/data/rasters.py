@@ -20,6 +20,9 @@ GRID_TOLERANCE = 0.5
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
+FilePath = Path | str
+"""A local file; or, as text, what only GDAL opens: URLs and ``/vsi...``."""
+
 Window = tuple[int, int, int, int]
 """Row, column, height, width in pixels; inside the raster."""
 
@@ -28,7 +31,7 @@ Window = tuple[int, int, int, int]
 class RasterInfo:
     """What a file's header says. ``transform`` is the affine (a, b, c, d, e, f), None where there is none."""
 
-    path: Path
+    path: FilePath
     height: int
     width: int
     bands: int
@@ -52,7 +55,7 @@ class RasterReader:
     """
 
     def __init__(self, path: str | Path, *, bands: Sequence[int] = ()) -> None:
-        self.path = Path(path)
+        self.path = file_path(path)
         self._dataset = _open(self.path)
         self.info = _info(self.path, self._dataset)
         self.bands = tuple(bands) or tuple(range(1, self.info.bands + 1))
@@ -99,9 +102,15 @@ class RasterReader:
         has some; memory stays small in any case.
         """
         scale = min(1.0, side / max(self.info.size))
-        size = (max(1, round(self.info.height * scale)), max(1, round(self.info.width * scale)))
-        x = self._read_planes(list(self.bands), out_shape=(len(self.bands), *size))
-        valid = ~nodata_mask(x, self.info.nodata) & self._mask(size, out_shape=size)
+        return self.read_thin(
+            None, size=(max(1, round(self.info.height * scale)), max(1, round(self.info.width * scale)))
+        )
+
+    def read_thin(self, window: Window | None, *, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """Read a window (None: everything) thinned out to ``size`` = (height, width); as ``read_small``."""
+        part: dict[str, Any] = {"window": rasterio_window(window)}
+        x = self._read_planes(list(self.bands), out_shape=(len(self.bands), *size), **part)
+        valid = ~nodata_mask(x, self.info.nodata) & self._mask(size, out_shape=size, **part)
         if x.dtype.kind == "f":
             valid &= np.isfinite(x).all(-1)
         return x, valid
@@ -146,10 +155,13 @@ class RasterReader:
 
     def colors(self) -> np.ndarray:
         """The palette of a palette image as uint8 ``[256, 3]``; entries it lacks are black."""
-        table = np.zeros((256, 3), np.uint8)
-        for code, rgba in self._dataset.colormap(1).items():
-            table[code] = rgba[:3]
-        return table
+        return palette(self._dataset)
+
+
+def file_path(path: str | Path) -> FilePath:
+    """Return a path as GDAL shall see it. URLs and ``/vsi...`` paths stay text: ``Path`` would drop a slash."""
+    text = str(path)
+    return text if "://" in text or text.startswith("/vsi") else Path(path)
 
 
 def read_raster(path: str | Path, *, bands: Sequence[int] = ()) -> np.ndarray:
@@ -261,6 +273,14 @@ def gdal_errors() -> tuple[type[Exception], ...]:
     return RasterioError, CPLE_BaseError, OSError, ValueError
 
 
+def palette(dataset: Any) -> np.ndarray:
+    """The palette of an open rasterio dataset as uint8 ``[256, 3]``; entries it lacks are black."""
+    table = np.zeros((256, 3), np.uint8)
+    for code, rgba in dataset.colormap(1).items():
+        table[code] = rgba[:3]
+    return table
+
+
 def rasterio_window(window: Window | None) -> Any:
     """Return rasterio's own window; None stays None."""
     from rasterio.windows import Window as RasterioWindow
@@ -271,16 +291,17 @@ def rasterio_window(window: Window | None) -> Any:
     return RasterioWindow(col, row, width, height)
 
 
-def _open(path: Path) -> Any:
+def _open(path: FilePath) -> Any:
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-    if path.is_dir():
+    if isinstance(path, Path) and path.is_dir():
         raise Dis2Error(f"{path} is a folder, not a raster file")
-    if not path.is_file():
+    if isinstance(path, Path) and not path.is_file():
         raise Dis2Error(f"{path} not found: check the path")
     try:
-        _check_whole_png(path)
+        if isinstance(path, Path):
+            _check_whole_png(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             return rasterio.open(path)
@@ -290,7 +311,7 @@ def _open(path: Path) -> Any:
         ) from e
 
 
-def _info(path: Path, dataset: Any) -> RasterInfo:
+def _info(path: FilePath, dataset: Any) -> RasterInfo:
     from rasterio.enums import ColorInterp
 
     t = dataset.transform

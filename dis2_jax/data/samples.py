@@ -4,59 +4,73 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 
 from dis2_jax.config import DataConfig
 from dis2_jax.data.augment import Geometry, Window, draw_geometry, photometric
-from dis2_jax.data.batch import Batch
+from dis2_jax.data.batch import Batch, Rows
 from dis2_jax.data.normalize import normalize
-from dis2_jax.data.source import StoredTile
+from dis2_jax.data.skips import fault_text, read_draw, read_record
+from dis2_jax.data.tileset import StoredTile, TileSet
 from dis2_jax.schema import IGNORE, DatasetCard
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainSample:
-    """Augment and normalise one tile; everything random comes from the record's own ``rng``."""
+    """Draw number -> augmented, normalised tile; everything random comes from the draw's own ``rng``."""
 
+    source: TileSet
     card: DatasetCard
     data: DataConfig
 
-    def __call__(self, tile: StoredTile, rng: np.random.Generator) -> Batch:
-        """Return one row: ``Batch`` arrays without the batch axis."""
+    def __call__(self, number: int, rng: np.random.Generator) -> Rows:
+        """Return one row: arrays without the batch axis."""
+        tile, fault = read_draw(self.source, number, rng, self.data)
         geometry = draw_geometry(self.card.tile, self.data, rng)
-        return _sample(tile, self.card, self.data, geometry, rng)
-
-
-class Tiles(Protocol):
-    """Stored tiles by number: a ``TileSource``, or a list."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> StoredTile: ...
+        return _row(_sample(tile, self.card, self.data, geometry, rng), fault)
 
 
 @dataclasses.dataclass(frozen=True)
 class EvalSample:
-    """Row number -> whole normalised tile; rows behind the last tile are padding.
+    """Row number -> whole normalised tile; rows behind the last tile, or of a skipped one, are padding.
 
     ``order`` gives the record number of each row; None: as they are stored.
     """
 
-    source: Tiles
+    source: TileSet
     card: DatasetCard
     data: DataConfig
     order: Sequence[int] | None = None
 
-    def __call__(self, row: int) -> Batch:
-        """Return one row: ``Batch`` arrays without the batch axis."""
+    def __call__(self, row: int) -> Rows:
+        """Return one row: arrays without the batch axis."""
         if row >= len(self.source):
-            return _padding(self.card)
-        height, width = self.card.tile
-        whole = Window(top=0, left=0, height=height, width=width)
-        record = row if self.order is None else self.order[row]
-        return _sample(self.source[record], self.card, self.data, whole, rng=None)
+            return _row(_padding(self.card), "")
+        tile, fault = read_record(self.source, row if self.order is None else self.order[row], self.data)
+        return _row(_padding(self.card) if tile is None else whole_tile(tile, self.card, self.data), fault)
+
+
+def whole_tile(tile: StoredTile, card: DatasetCard, data: DataConfig) -> Batch:
+    """Normalise a tile as it is: ``Batch`` arrays without the batch axis."""
+    height, width = card.tile
+    return _sample(tile, card, data, Window(top=0, left=0, height=height, width=width), rng=None)
+
+
+def stack_tiles(tiles: Sequence[StoredTile], card: DatasetCard, data: DataConfig, *, size: int) -> Batch:
+    """Normalise whole tiles as evaluation does, and fill up with padding rows to ``size``."""
+    rows = [whole_tile(t, card, data) for t in tiles] + [_padding(card)] * (size - len(tiles))
+    return Batch(
+        image={n: np.stack([r["image"][n] for r in rows]) for n in card.modality_names},
+        label=np.stack([r["label"] for r in rows]),
+        available=np.stack([r["available"] for r in rows]),
+        valid=np.stack([r["valid"] for r in rows]),
+        index=np.stack([r["index"] for r in rows]),
+    )
+
+
+def _row(row: Batch, fault: str) -> Rows:
+    return Rows(**row, skipped=fault_text(fault))
 
 
 def _sample(

@@ -8,11 +8,13 @@ import itertools
 import threading
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 
-from dis2_jax.schema import IGNORE, DatasetCard, Dis2Error, nearest
+from dis2_jax.data.places import Place, load_places
+from dis2_jax.data.tileset import Draws, StoredTile, check_same_card, check_split
+from dis2_jax.schema import IGNORE, DatasetCard, Dis2Error
 
 MAX_OPEN_SHARDS = 256
 """Readers kept open at a time; below the usual limit of 1024 open files."""
@@ -20,22 +22,8 @@ MAX_OPEN_SHARDS = 256
 _WAY_OUT = "copy or prepare the dataset again"
 
 
-class StoredTile(TypedDict):
-    """One record as stored; the arrays may be read-only.
-
-    ``image``: modality -> ``[H, W, C]`` in the stored dtype (filler where absent); ``label``: uint8 ``[H,
-    W]``; ``available``: bool ``[M]`` in the card's order; ``tile_id``; ``index``: record number in the split.
-    """
-
-    image: dict[str, np.ndarray]
-    label: np.ndarray
-    available: np.ndarray
-    tile_id: str
-    index: int
-
-
 class TileSource:
-    """The records of one split, a Grain ``RandomAccessDataSource`` of ``StoredTile``.
+    """The records of one split of a prepared dataset, a ``TileSet``.
 
     ``card`` may be a selection of the dataset's modalities: only those are decoded. Safe to read from several
     threads and to send to worker processes. Raises ``Dis2Error`` on opening when the split is unknown or
@@ -48,7 +36,7 @@ class TileSource:
         self.split = split
         self.card = card
         stored = DatasetCard.load(self.dir)
-        _check_card(self.dir, stored, card)
+        check_same_card(self.dir, stored, card)
         self._features, info = _read_metadata(self.dir, stored, split)
         _check_features(self.dir, self._features, stored)
         self._paths = [Path(p) for p in info.filepaths]
@@ -88,6 +76,20 @@ class TileSource:
             tile_id=bytes(record["tile_id"]).decode(),
             index=index,
         )
+
+    @property
+    def draws(self) -> tuple[Draws, ...]:
+        """Every record is one draw."""
+        return (Draws(len(self)),)
+
+    def draw(self, number: int, rng: np.random.Generator) -> StoredTile:
+        """Read record ``number``; nothing in it is random."""
+        del rng
+        return self[number]
+
+    def places(self) -> tuple[Place, ...] | None:
+        """Where the records lie in their scenes, or None when the dataset does not hold that."""
+        return load_places(self.dir, self.split, tiles=len(self))
 
     def tile_id(self, index: int) -> str:
         """Return the name of a record without decoding its rasters."""
@@ -173,11 +175,7 @@ def _builder(folder: Path) -> Any:
 
 def _read_metadata(folder: Path, stored: DatasetCard, split: str) -> tuple[Any, Any]:
     """Return the TFDS features and the split's ``SplitInfo``."""
-    if split not in stored.splits:
-        known = ", ".join(stored.splits) or "none"
-        raise Dis2Error(f"{folder} has no split {split!r}{nearest(split, stored.splits)}; it has {known}")
-    if stored.splits[split] == 0:
-        raise Dis2Error(f"{folder}: split {split!r} is empty: prepare it with at least one tile")
+    check_split(folder, stored, split)
     info = _builder(folder).info
     if split not in info.splits:
         raise Dis2Error(f"{folder}: its card names split {split!r}, its TFDS metadata does not: {_WAY_OUT}")
@@ -187,30 +185,6 @@ def _read_metadata(folder: Path, stored: DatasetCard, split: str) -> tuple[Any, 
             f"{folder}: split {split!r} has {found} records, its card says {stored.splits[split]}: {_WAY_OUT}"
         )
     return info.features, info.splits[split]
-
-
-def _check_card(folder: Path, stored: DatasetCard, card: DatasetCard) -> None:
-    """Refuse a card that is not (a selection of) the folder's own: a run on another dataset."""
-    have = {m.name: m.channels for m in stored.modalities}
-    for m in card.modalities:
-        if m.name not in have:
-            raise Dis2Error(
-                f"{folder} has no modality {m.name!r}{nearest(m.name, have)}; it has {', '.join(have)}"
-            )
-        if m.channels != have[m.name]:
-            raise Dis2Error(f"{folder}: modality {m.name!r} has {have[m.name]} channels, not {m.channels}")
-    if card.legend.names != stored.legend.names:
-        raise Dis2Error(
-            f"{folder} has classes {', '.join(stored.legend.names)}, not {', '.join(card.legend.names)}: "
-            "give the dataset that the run was made with"
-        )
-    if card.tile != stored.tile:
-        raise Dis2Error(f"{folder} has tiles of {stored.tile}, not {card.tile}: load its own card")
-    if [n for n in stored.modality_names if n in card.modality_names] != list(card.modality_names):
-        raise Dis2Error(
-            f"{folder} has modalities in the order {', '.join(stored.modality_names)}, "
-            f"not {', '.join(card.modality_names)}"
-        )
 
 
 def _check_features(folder: Path, features: Any, stored: DatasetCard) -> None:

@@ -14,7 +14,9 @@ from typing import Any
 
 import grain
 
-from dis2_jax.data.batch import Batch
+from dis2_jax.data.batch import Batch, Rows
+from dis2_jax.data.memory import resident_bytes
+from dis2_jax.data.skips import SkipCount
 from dis2_jax.schema import Dis2Error
 
 PREFETCH = 4
@@ -25,13 +27,16 @@ class TrainStream(Iterator[Batch]):
     """Endless iterator of one host's share ``[B / process_count, ...]`` of the global batches; close it.
 
     ``position``: global batches handed out so far. ``steps_per_epoch``: batches in an epoch, rounded up. Also
-    a context manager. ``next`` raises ``Dis2Error`` when a shard turns out corrupt or a reader process was
-    killed.
+    a context manager. ``next`` raises ``Dis2Error`` when a tile cannot be read (or more than ``max_skips``,
+    where unreadable tiles are skipped) or a reader process was killed.
     """
 
-    def __init__(self, batches: Any, *, workers: int, position: int, steps_per_epoch: int) -> None:
+    def __init__(
+        self, batches: Any, *, workers: int, position: int, steps_per_epoch: int, max_skips: int
+    ) -> None:
         self.position = position
         self.steps_per_epoch = steps_per_epoch
+        self._skips = SkipCount(max_skips)
         self._workers = workers
         stream = batches.to_iter_dataset(read_options())
         if workers:
@@ -48,7 +53,7 @@ class TrainStream(Iterator[Batch]):
 
     def __next__(self) -> Batch:
         try:
-            batch: Batch = self._first() if not self._started else next(self._iterator)
+            rows = self._first() if not self._started else next(self._iterator)
         except RuntimeError as e:
             if not self._workers or "terminated unexpectedly" not in str(e):
                 raise
@@ -56,6 +61,7 @@ class TrainStream(Iterator[Batch]):
                 f"a reader process died ({e}): out of memory, or a script without an "
                 "`if __name__ == '__main__':` guard? data.workers = 0 reads in this process"
             ) from e
+        batch = self._skips.take(rows)
         self.position += 1
         return batch
 
@@ -69,11 +75,16 @@ class TrainStream(Iterator[Batch]):
         """Stop threads and reader processes. The stream cannot be used any more."""
         self._iterator.close()
 
-    def _first(self) -> Batch:
+    def health(self) -> dict[str, float]:
+        """What to log of the input pipeline: tiles skipped since the start, MiB of memory held on this host."""
+        mib = {name: size / 2**20 for name, size in resident_bytes().items()}
+        return {"skipped_tiles": float(self._skips.count), **{f"memory_mib/{k}": v for k, v in mib.items()}}
+
+    def _first(self) -> Rows:
         self._started = True
         with _signals_held() if self._workers else contextlib.nullcontext():
-            batch: Batch = next(self._iterator)
-        return batch
+            rows: Rows = next(self._iterator)
+        return rows
 
 
 def read_options() -> grain.ReadOptions:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from dis2_jax.data.rasters import (
     crs_name,
     first_line,
     gdal_errors,
+    palette,
     to_pixel,
     to_world,
 )
@@ -27,6 +28,8 @@ TOLERANCE = 0.01
 class WarpedReader(RasterReader):
     """An open raster on the pixel grid of ``onto``: bilinear, and averaging where the source is finer.
 
+    ``resampling='nearest'`` is for codes, which cannot be mixed.
+
     Reads as ``RasterReader`` does; what the source does not cover is not valid. Pixels without data take no
     part in the interpolation. ``nodata`` stands in for the file's own value.
 
@@ -35,7 +38,13 @@ class WarpedReader(RasterReader):
     """
 
     def __init__(
-        self, path: str | Path, *, onto: RasterInfo, bands: Sequence[int] = (), nodata: float | None = None
+        self,
+        path: str | Path,
+        *,
+        onto: RasterInfo,
+        bands: Sequence[int] = (),
+        nodata: float | None = None,
+        resampling: Literal["bilinear", "nearest"] = "bilinear",
     ) -> None:
         super().__init__(path, bands=bands)
         try:
@@ -45,7 +54,7 @@ class WarpedReader(RasterReader):
             self._nodata = _usable_nodata(self.info, nodata, masked=self.masked)
             self._file = self._dataset
             self._alpha_band = self.alpha or (0 if self._nodata is not None else self.info.bands + 1)
-            self._dataset = self._warp(onto)
+            self._dataset = self._warp(onto, resampling)
         except BaseException:
             self.close()
             raise
@@ -58,7 +67,12 @@ class WarpedReader(RasterReader):
             nodata=self._nodata,
             crs=onto.crs,
             transform=onto.transform,
+            palette=self.source_info.palette,
         )
+
+    def colors(self) -> np.ndarray:
+        """As ``RasterReader.colors``: the palette is the file's."""
+        return palette(self._file)
 
     def close(self) -> None:
         """Close the view and the file."""
@@ -77,7 +91,7 @@ class WarpedReader(RasterReader):
         with self._naming():
             return np.asarray(self._dataset.read(self._alpha_band, **part) > 0)
 
-    def _warp(self, onto: RasterInfo) -> Any:
+    def _warp(self, onto: RasterInfo, resampling: str) -> Any:
         import rasterio
         from rasterio.enums import Resampling
         from rasterio.vrt import WarpedVRT
@@ -97,7 +111,7 @@ class WarpedReader(RasterReader):
                 transform=rasterio.Affine(*onto.transform or ()),
                 height=onto.height,
                 width=onto.width,
-                resampling=Resampling.bilinear,
+                resampling=Resampling[resampling],
                 tolerance=TOLERANCE,
                 XSCALE=ratio,
                 YSCALE=ratio,

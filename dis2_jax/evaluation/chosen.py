@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,8 +13,9 @@ from jax.sharding import Mesh
 
 from dis2_jax.config import DataConfig
 from dis2_jax.data.batch import Batch
-from dis2_jax.data.samples import EvalSample
-from dis2_jax.data.source import StoredTile, TileSource
+from dis2_jax.data.opening import open_tiles
+from dis2_jax.data.samples import stack_tiles
+from dis2_jax.data.tileset import StoredTile, TileSet
 from dis2_jax.evaluation.evaluate import check_size, on_mesh, round_up
 from dis2_jax.evaluation.run import FOLDER, default_split, matching_card
 from dis2_jax.models.dis2 import DIS2
@@ -48,7 +49,7 @@ class Study:
     variables: Mapping[str, Any]
     card: DatasetCard
     data: DataConfig
-    source: TileSource
+    source: TileSet
     indices: tuple[int, ...]
     batch_size: int
     mesh: Mesh
@@ -63,7 +64,7 @@ class Study:
         """Yield the chosen tiles as stored, and as a normalised batch that padding rows fill up."""
         for start in range(0, len(self.indices), self.batch_size):
             tiles = [self.source[i] for i in self.indices[start : start + self.batch_size]]
-            yield tiles, make_batch(tiles, self.card, self.data, size=self.batch_size)
+            yield tiles, stack_tiles(tiles, self.card, self.data, size=self.batch_size)
 
 
 def open_study(workdir: str | Path, choice: Choice) -> Study:
@@ -86,7 +87,7 @@ def open_study(workdir: str | Path, choice: Choice) -> Study:
     default = default_split(card, run.config.data)
     split = choice.split or default
     check_size(run.model, card.tile)
-    source = TileSource(dataset, split, card)
+    source = open_tiles(dataset, split, card, kind="auto" if choice.dataset else run.config.data.source)
     mesh = data_mesh()
     parts = [Path(dataset).resolve().name if other else "", "" if split == default else split]
     return Study(
@@ -115,19 +116,6 @@ def choose_tiles(total: int, *, count: int | None, seed: int) -> list[int]:
     """Return the first ``count`` of ``total`` tile numbers in the order that ``seed`` draws (None: all)."""
     order = np.random.default_rng([seed, total]).permutation(total)
     return [int(i) for i in order[:count]]
-
-
-def make_batch(tiles: Sequence[StoredTile], card: DatasetCard, data: DataConfig, *, size: int) -> Batch:
-    """Normalise whole tiles as evaluation does, and fill up with padding rows to ``size``."""
-    sample = EvalSample(tiles, card, data)
-    rows = [sample(i) for i in range(size)]
-    return Batch(
-        image={n: np.stack([r["image"][n] for r in rows]) for n in card.modality_names},
-        label=np.stack([r["label"] for r in rows]),
-        available=np.stack([r["available"] for r in rows]),
-        valid=np.stack([r["valid"] for r in rows]),
-        index=np.stack([r["index"] for r in rows]),
-    )
 
 
 def complete(batch: Batch) -> np.ndarray:

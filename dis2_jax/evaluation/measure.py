@@ -19,8 +19,8 @@ from jax.sharding import Mesh
 
 from dis2_jax.config import DataConfig
 from dis2_jax.data.batch import Batch
-from dis2_jax.data.places import any_overlap, load_places, reading_order
-from dis2_jax.data.source import TileSource
+from dis2_jax.data.opening import open_tiles
+from dis2_jax.data.places import any_overlap, reading_order
 from dis2_jax.evaluation.bootstrap import class_counts_of, tile_intervals
 from dis2_jax.evaluation.evaluate import (
     Counts,
@@ -69,8 +69,8 @@ def measure_split(
     """
     ruler = Ruler.of(options, card.legend)
     rows = rows_of(model, card, baselines=baselines)
-    source = TileSource(dataset_dir, split, card)
-    places = load_places(dataset_dir, split, tiles=len(source))
+    source = open_tiles(dataset_dir, split, card, kind=data.source)
+    places = source.places()
     outputs: Outputs = "probabilities" if places and any_overlap(places) else "confidence"
     ledgers = {row.name: _Ledger(ruler) for row in rows}
     stitcher = SceneScorer([row.name for row in rows], places, ruler) if places else None

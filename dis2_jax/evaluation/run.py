@@ -74,7 +74,8 @@ def evaluate_workdir(
     split = options.split or default
     batch_size = size or run.config.train.eval_batch_size
     common: dict[str, Any] = {"split": split, "batch_size": batch_size, "mesh": data_mesh()}
-    what = (run.model, run.variables, folder, card, run.config.data)
+    data = dataclasses.replace(run.config.data, source="auto") if options.dataset else run.config.data
+    what = (run.model, run.variables, folder, card, data)
     found = measure_split(
         *what, options=options.measures, baselines=options.baselines, on_batch=on_batch, **common
     )

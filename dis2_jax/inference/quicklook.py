@@ -58,7 +58,7 @@ def draw_quicklook(
     if (classes == IGNORE).any():
         handles.append(Patch(facecolor="#cdcdcd", edgecolor="#8c8c8c", hatch="////", label="nodata"))
     figure = _draw(
-        pictures, handles, title=f"{scene.grid.path.name}, {result.size[0]} x {result.size[1]} pixels"
+        pictures, handles, title=f"{Path(scene.grid.path).name}, {result.size[0]} x {result.size[1]} pixels"
     )
     figure.savefig(made["quicklook"], dpi=DPI, facecolor="white")
 

@@ -125,6 +125,7 @@ def train(config: Config, workdir: str | Path, *, validator: Validator) -> Outco
             session=open_session(workdir, step=step, config=config, mesh=mesh) if first else None,
             progress=progress,
             stop=stack.enter_context(StopRequest(progress.say)),
+            health=stream.health,
             batches=stack.enter_context(device_prefetch(stream, functools.partial(_put, mesh=mesh))),
             start_position=position,
             state=state,
@@ -196,6 +197,7 @@ class _Run:
     session: SessionLog | None
     progress: Progress
     stop: StopRequest
+    health: Callable[[], dict[str, float]]
     batches: DevicePrefetch[Batch, Any]
     start_position: int
     state: TrainState
@@ -292,6 +294,7 @@ class _Run:
                 "learning_rate": self._learning_rate(),
                 "epoch": self.step / self.steps_per_epoch,
                 "tiles_per_second": speed,
+                **self.health(),
             }
             self.log.scalars("train", {**values, **extra}, step=self.step)
         self.speed.restart()

@@ -15,7 +15,10 @@ from dis2_jax.schema import CARD_FILE, DatasetCard, Dis2Error
 MAY_CHANGE = frozenset(
     {
         "data.dir",
+        "data.source",
         "data.workers",
+        "data.on_error",
+        "data.max_skips",
         "train.steps",
         "train.log_every",
         "train.eval_every",

@@ -16,6 +16,7 @@ from dis2_jax.data.builders.folder_card import (
     FolderModality,
     FolderSplit,
 )
+from dis2_jax.data.builders.scene_list import read_scene_list, splits_of
 from dis2_jax.data.builders.tiles import check_tile_size
 from dis2_jax.data.builders.toml_table import TomlTable
 from dis2_jax.schema import ClassLegend, Dis2Error, ModalityKind, nearest
@@ -57,15 +58,25 @@ def _parse_card(path: Path, values: Mapping[str, Any], source: Path) -> FolderCa
     for key, pixels in overlaps.items():
         if not 0 <= pixels < min(tile):
             raise Dis2Error(f"{key} = {pixels}: it must be at least 0 and less than the tile's sides {tile}")
-    modalities = tuple(_modality(m, f"modality {i + 1}") for i, m in enumerate(t.take("modality", list)))
+    list_name = t.take("scenes", str, "")
+    modalities = tuple(
+        _modality(m, f"modality {i + 1}", listed=bool(list_name))
+        for i, m in enumerate(t.take("modality", list))
+    )
     if len(modalities) < 2:
         raise Dis2Error(f"{len(modalities)} [[modality]] block: DIS2 needs at least 2 modalities")
     names = [m.name for m in modalities]
     if len(set(names)) != len(names):
         raise Dis2Error(f"modality names repeat: {', '.join(names)}")
+    reference = t.choice("reference", ("label", *names), "label")
     legend, codes = _classes(t.take("class", list))
-    label = _label(t.take("label", dict), codes)
-    split = _split(t.take("split", dict), path.parent, source)
+    label = _label(t.take("label", dict), codes, listed=bool(list_name))
+    list_path = _beside(list_name, "scenes", path.parent, source) if list_name else path
+    scenes = read_scene_list(list_path, names) if list_name else ()
+    if any(s.split for s in scenes) and "split" not in t.values:
+        split = FolderSplit("list", ids=splits_of(scenes, list_path, SPLITS))
+    else:
+        split = _split(t.take("split", dict), path.parent, source)
     t.done()
     return FolderCard(
         path=path,
@@ -76,6 +87,8 @@ def _parse_card(path: Path, values: Mapping[str, Any], source: Path) -> FolderCa
         split=split,
         tile=tile,
         **overlaps,
+        scenes=scenes,
+        reference=reference,
         description=description,
         source=origin,
         licence=licence,
@@ -91,12 +104,12 @@ def _tile(value: int | list[Any]) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
-def _modality(values: Any, where: str) -> FolderModality:
+def _modality(values: Any, where: str, *, listed: bool) -> FolderModality:
     t = TomlTable(values, where)
     nodata = t.take("nodata", (int, float), None)
     m = FolderModality(
         name=t.take("name", str),
-        files=_pattern(t, "files"),
+        files="" if listed else _pattern(t, "files"),
         kind=t.choice("kind", get_args(ModalityKind), "other"),
         unit=t.take("unit", str, ""),
         bands=_list_of(t, "bands", int),
@@ -164,9 +177,9 @@ def _code(value: Any, where: str) -> Code:
     raise Dis2Error(f"{where} = {value!r}: an integer or a colour [r, g, b] with 0..255 is wanted")
 
 
-def _label(values: Mapping[str, Any], codes: tuple[tuple[Code, ...], ...]) -> FolderLabel:
+def _label(values: Mapping[str, Any], codes: tuple[tuple[Code, ...], ...], *, listed: bool) -> FolderLabel:
     t = TomlTable(values, "label")
-    files = _pattern(t, "files")
+    files = "" if listed else _pattern(t, "files")
     ignored = t.take("ignore", (int, list), [])
     if isinstance(ignored, int) or (
         len(ignored) == 3 and _all_colored(codes) and isinstance(ignored[0], int)
@@ -218,15 +231,19 @@ def _split(values: Mapping[str, Any], beside: Path, source: Path) -> FolderSplit
 
 def _ids(value: str | list[Any], key: str, by: str, beside: Path, source: Path) -> tuple[str, ...]:
     if isinstance(value, str) and by == "list":
-        found = [p for p in (beside / value, source / value) if p.is_file()]
-        if not found:
-            raise Dis2Error(f"{key} = {value!r}: no such file beside the card or in {source}")
-        lines = found[0].read_text(encoding="utf-8").splitlines()
+        lines = _beside(value, key, beside, source).read_text(encoding="utf-8").splitlines()
         return tuple(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
     values = [value] if isinstance(value, str) else value
     if not all(isinstance(v, str) for v in values):
         raise Dis2Error(f'{key} = {value!r}: scene ids as text are wanted, such as ["a1", "a2"]')
     return tuple(values)
+
+
+def _beside(name: str, key: str, beside: Path, source: Path) -> Path:
+    found = [p for p in (beside / name, source / name) if p.is_file()]
+    if not found:
+        raise Dis2Error(f"{key} = {name!r}: no such file beside the card or in {source}")
+    return found[0]
 
 
 def _boxes(value: list[Any], key: str) -> tuple[Box, ...]:

@@ -28,19 +28,22 @@ def cut_tiles(rect: Rect, tile: tuple[int, int], *, overlap: int = 0) -> Iterato
     Neighbours share ``overlap`` pixels. Every pixel lies in a tile; without overlap in exactly one. No tile
     lies wholly inside its neighbours.
     """
-    for row in _starts(rect.height, tile[0], overlap):
-        for col in _starts(rect.width, tile[1], overlap):
-            yield Rect(
-                rect.row + row,
-                rect.col + col,
-                min(tile[0], rect.height - row),
-                min(tile[1], rect.width - col),
-            )
+    for n in range(count_tiles(rect, tile, overlap=overlap)):
+        yield nth_tile(rect, tile, n, overlap=overlap)
 
 
 def count_tiles(rect: Rect, tile: tuple[int, int], *, overlap: int = 0) -> int:
     """Return how many tiles ``cut_tiles`` yields."""
     return len(_starts(rect.height, tile[0], overlap)) * len(_starts(rect.width, tile[1], overlap))
+
+
+def nth_tile(rect: Rect, tile: tuple[int, int], n: int, *, overlap: int = 0) -> Rect:
+    """Return the ``n``-th rectangle of ``cut_tiles`` without the others."""
+    rows, cols = _starts(rect.height, tile[0], overlap), _starts(rect.width, tile[1], overlap)
+    row, col = rows[n // len(cols)], cols[n % len(cols)]
+    return Rect(
+        rect.row + row, rect.col + col, min(tile[0], rect.height - row), min(tile[1], rect.width - col)
+    )
 
 
 def split_scene(

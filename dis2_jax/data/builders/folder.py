@@ -21,8 +21,9 @@ from dis2_jax.data.builders.folder_card import FolderCard, FolderModality
 from dis2_jax.data.builders.folder_scenes import FolderScene, FolderScenes
 from dis2_jax.data.builders.label_codes import LabelCoder
 from dis2_jax.data.builders.tiles import DatasetSpec, Tile
+from dis2_jax.data.builders.windows import pad_flat, pad_image, read_window
 from dis2_jax.data.places import Place
-from dis2_jax.data.rasters import RasterReader, check_finite, nodata_mask, to_stored
+from dis2_jax.data.rasters import RasterReader
 from dis2_jax.schema import IGNORE, Modality, SourceFormat
 
 
@@ -39,7 +40,7 @@ def folder_spec(card: FolderCard, scenes: FolderScenes) -> DatasetSpec:
     return DatasetSpec(
         name=card.name,
         modalities=tuple(
-            Modality(m.name, channels, kind=m.kind, unit=m.unit, bands=m.band_names, source=_source_format(m))
+            Modality(m.name, channels, kind=m.kind, unit=m.unit, bands=m.band_names, source=source_format(m))
             for m, channels in zip(card.modalities, scenes.channels, strict=True)
         ),
         dtypes=scenes.dtypes,
@@ -52,7 +53,8 @@ def folder_spec(card: FolderCard, scenes: FolderScenes) -> DatasetSpec:
     )
 
 
-def _source_format(m: FolderModality) -> SourceFormat:
+def source_format(m: FolderModality) -> SourceFormat:
+    """How a modality's files are read, for prediction to do the same."""
     nodata = None if m.nodata is None or np.isnan(m.nodata) else m.nodata
     return SourceFormat(bands=tuple(m.bands), scale=m.scale, offset=m.offset, nodata=nodata)
 
@@ -103,11 +105,11 @@ class _SceneCutter:
             if not good.any():
                 continue
             label = np.where(good, label, IGNORE).astype(np.uint8)
-            images[name] = _pad(x, self.tile)
-            valid[name] = _pad_with(good, self.tile, False)
+            images[name] = pad_image(x, self.tile)
+            valid[name] = pad_flat(good, self.tile, False)
         tile_id = f"{self.scene.id}_y{part.row:05d}_x{part.col:05d}"
         place = Place(self.scene.id, *part.window)
-        return Tile(tile_id, images, _pad_with(label, self.tile, IGNORE), valid, place)
+        return Tile(tile_id, images, pad_flat(label, self.tile, IGNORE), valid, place)
 
 
 @contextlib.contextmanager
@@ -120,32 +122,3 @@ def _open_scene(card: FolderCard, scenes: FolderScenes, scene: FolderScene) -> I
         }
         label = stack.enter_context(RasterReader(scene.label.path))
         yield _SceneCutter(scene, card.tile, LabelCoder.of(card.label), label, images)
-
-
-def read_window(
-    reader: RasterReader, m: FolderModality, dtype: str, part: Rect
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return a modality's window ``[h, w, C]`` as stored, nodata filled, and its valid mask ``[h, w]``."""
-    raw = reader.read(part.window)
-    good = ~nodata_mask(raw, reader.info.nodata if m.nodata is None else m.nodata)
-    check_finite(raw, reader.path, valid=good, origin=(part.row, part.col))
-    if m.rescaled:
-        raw = raw.astype(np.float64) * m.scale + m.offset
-    if good.any() and not good.all():
-        mean = raw[good].mean(0, dtype=np.float64)
-        raw = raw.copy()
-        raw[~good] = mean if raw.dtype.kind == "f" else np.rint(mean).astype(raw.dtype)
-    return (to_stored(raw, dtype, reader.path) if good.any() else np.zeros(raw.shape, dtype)), good
-
-
-def _pad(x: np.ndarray, tile: tuple[int, int]) -> np.ndarray:
-    """Mirror an image ``[h, w, C]`` at its lower and right edge up to the tile's size."""
-    if x.shape[:2] == tile:
-        return x
-    return np.pad(x, [(0, tile[0] - x.shape[0]), (0, tile[1] - x.shape[1]), (0, 0)], mode="symmetric")
-
-
-def _pad_with(x: np.ndarray, tile: tuple[int, int], value: int | bool) -> np.ndarray:
-    if x.shape == tile:
-        return x
-    return np.pad(x, [(0, tile[0] - x.shape[0]), (0, tile[1] - x.shape[1])], constant_values=value)

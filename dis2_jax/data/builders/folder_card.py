@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
+from dis2_jax.data.builders.scene_list import ListedScene
 from dis2_jax.schema import ClassLegend, ModalityKind
 
 SPLITS = ("train", "validation", "test")
@@ -15,7 +16,10 @@ Box = tuple[float, float, float, float]
 
 @dataclasses.dataclass(frozen=True)
 class FolderModality:
-    """A ``[[modality]]`` block. ``bands`` are 1-based (empty: all); ``nodata`` None: what each file says."""
+    """A ``[[modality]]`` block. ``bands`` are 1-based (empty: all); ``nodata`` None: what each file says.
+
+    ``files`` is empty where the card names a list of scenes.
+    """
 
     name: str
     files: str
@@ -60,7 +64,11 @@ class FolderSplit:
 
 @dataclasses.dataclass(frozen=True)
 class FolderCard:
-    """A parsed card."""
+    """A parsed card.
+
+    ``scenes`` are those of its list; empty: file patterns say it. ``reference`` is the modality (or ``label``)
+    whose pixels the tiles have where scenes are streamed.
+    """
 
     path: Path
     name: str
@@ -71,6 +79,8 @@ class FolderCard:
     tile: tuple[int, int]
     overlap: int = 0
     test_overlap: int = 0
+    scenes: tuple[ListedScene, ...] = ()
+    reference: str = "label"
     description: str = ""
     source: str = ""
     licence: str = ""

@@ -7,7 +7,7 @@ import fnmatch
 import glob
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,15 @@ import numpy as np
 from dis2_jax.data.builders.cutting import Rect, split_scene
 from dis2_jax.data.builders.folder_card import SPLITS, FolderCard, FolderModality
 from dis2_jax.data.builders.label_codes import LabelCoder
-from dis2_jax.data.rasters import RasterInfo, RasterReader, check_same_grid, raster_info, stored_dtype
+from dis2_jax.data.rasters import (
+    FilePath,
+    RasterInfo,
+    RasterReader,
+    check_same_grid,
+    file_path,
+    raster_info,
+    stored_dtype,
+)
 from dis2_jax.schema import Dis2Error, nearest
 
 _BAND_ROWS = 1024
@@ -54,23 +62,41 @@ def find_scenes(card: FolderCard, source: Path, *, progress: bool = False) -> Fo
     """
     if not source.is_dir():
         raise Dis2Error(f"--source {source} is not a folder")
-    labels = match_files(source, card.label.files, f"{card.path}: [label] files")
-    files = {m.name: _modality_files(card, source, m) for m in card.modalities}
-    notes = [n for m in card.modalities if (n := _unlabelled(m.name, files[m.name], labels))]
+    labels, files = scene_files(card, source)
+    notes = [n for m in card.modalities if (n := unlabelled(m.name, files[m.name], labels))]
     scenes = [_scene(card, source, i, path, files) for i, path in labels.items()]
-    parts, unused = _split_parts(card, scenes)
+    parts, unused = split_parts(card, scenes)
     if unused:
-        notes.append(f"{len(unused)} scenes are in no split: {_some(unused)}")
+        notes.append(f"{len(unused)} scenes are in no split: {some(unused)}")
     used = {s.id: s for own in parts.values() for s, _ in own}
     if odd := _odd_codes(card, list(used.values()), progress=progress):
         notes.append(f"ignored are label codes outside the legend: {odd}")
-    formats = [_format(card, m, list(used.values())) for m in card.modalities]
+    formats = [stored_format(card, m, list(used.values())) for m in card.modalities]
     notes += [
         f"{m.name} is missing in {lacking} of {len(used)} scenes"
         for m in card.modalities
         if (lacking := sum(m.name not in s.images for s in used.values()))
     ]
     return FolderScenes(parts, tuple(d for d, _ in formats), tuple(c for _, c in formats), tuple(notes))
+
+
+def scene_files(
+    card: FolderCard, source: Path
+) -> tuple[Mapping[str, FilePath], dict[str, Mapping[str, FilePath]]]:
+    """Return the label of each scene, and per modality the file of each scene that has one, by scene id."""
+    if not card.scenes:
+        labels = match_files(source, card.label.files, f"{card.path}: [label] files")
+        return labels, {m.name: _modality_files(card, source, m) for m in card.modalities}
+    return {s.id: under(source, s.label) for s in card.scenes}, {
+        m.name: {s.id: under(source, s.files[m.name]) for s in card.scenes if m.name in s.files}
+        for m in card.modalities
+    }
+
+
+def under(source: Path, name: str) -> FilePath:
+    """A listed path: relative to ``source``, absolute, or one that only GDAL knows (which stays text)."""
+    path = file_path(name)
+    return source / path if isinstance(path, Path) else path
 
 
 def match_files(source: Path, pattern: str, key: str) -> dict[str, Path]:
@@ -119,35 +145,26 @@ def _seen(source: Path) -> str:
     return f"; there are {listed}" if listed else "; the folder has no files"
 
 
-def _modality_files(card: FolderCard, source: Path, m: FolderModality) -> dict[str, Path]:
+def _modality_files(card: FolderCard, source: Path, m: FolderModality) -> Mapping[str, FilePath]:
     return match_files(source, m.files, f"{card.path}: [[modality]] {m.name!r} files")
 
 
-def _unlabelled(name: str, files: dict[str, Path], labels: dict[str, Path]) -> str:
+def unlabelled(name: str, files: Mapping[str, FilePath], labels: Mapping[str, FilePath]) -> str:
+    """Say which files of a modality have no label; empty: none."""
     extra = sorted(set(files) - set(labels))
-    return f"{len(extra)} {name} files have no label and are not used: {_some(extra)}" if extra else ""
+    return f"{len(extra)} {name} files have no label and are not used: {some(extra)}" if extra else ""
 
 
 def _scene(
-    card: FolderCard, source: Path, scene: str, label: Path, files: dict[str, dict[str, Path]]
+    card: FolderCard,
+    source: Path,
+    scene: str,
+    label: FilePath,
+    files: Mapping[str, Mapping[str, FilePath]],
 ) -> FolderScene:
+    own = check_scene_files(card, source, scene, label, files)
     info = raster_info(label)
-    images: dict[str, RasterInfo] = {}
-    for m in card.modalities:
-        path = files[m.name].get(scene)
-        if path is None:
-            if m.optional:
-                continue
-            wanted = source / m.files.replace("*", scene) if m.files.count("*") == 1 else source / m.files
-            raise Dis2Error(
-                f"scene {scene!r} ({label}) has no {m.name} file{nearest(scene, files[m.name])}: "
-                f"{wanted} is missing; add it or set `optional = true` for {m.name}"
-            )
-        images[m.name] = _image_info(m, path)
-    if not images:
-        raise Dis2Error(
-            f"scene {scene!r} ({label}) has a label but no modality at all: add a file or remove the label"
-        )
+    images = {m.name: _image_info(m, own[m.name]) for m in card.modalities if m.name in own}
     infos = [info, *images.values()]
     for i, a in enumerate(infos):
         for b in infos[:i]:
@@ -155,17 +172,46 @@ def _scene(
     return FolderScene(scene, info, images)
 
 
-def _image_info(m: FolderModality, path: Path) -> RasterInfo:
+def check_scene_files(
+    card: FolderCard,
+    source: Path,
+    scene: str,
+    label: FilePath,
+    files: Mapping[str, Mapping[str, FilePath]],
+) -> dict[str, FilePath]:
+    """Return a scene's file per modality. ``Dis2Error`` when one is missing that is not optional, or all are."""
+    own = {m.name: files[m.name][scene] for m in card.modalities if scene in files[m.name]}
+    for m in card.modalities:
+        if m.name in own or m.optional:
+            continue
+        wanted = source / m.files.replace("*", scene) if m.files.count("*") == 1 else source / m.files
+        what = "the list names none" if card.scenes else f"{wanted} is missing"
+        raise Dis2Error(
+            f"scene {scene!r} ({label}) has no {m.name} file{nearest(scene, files[m.name])}: "
+            f"{what}; add it or set `optional = true` for {m.name}"
+        )
+    if not own:
+        raise Dis2Error(
+            f"scene {scene!r} ({label}) has a label but no modality at all: add a file or remove the label"
+        )
+    return own
+
+
+def _image_info(m: FolderModality, path: FilePath) -> RasterInfo:
     with RasterReader(path, bands=m.bands) as reader:
-        info = reader.info
+        return check_no_palette(m, reader.info)
+
+
+def check_no_palette(m: FolderModality, info: RasterInfo) -> RasterInfo:
+    """Return the header; ``Dis2Error`` for a palette image, whose numbers are no measurements."""
     if info.palette:
         raise Dis2Error(
-            f"{path} is a palette image: convert {m.name} to grey or RGB (gdal_translate -expand rgb)"
+            f"{info.path} is a palette image: convert {m.name} to grey or RGB (gdal_translate -expand rgb)"
         )
     return info
 
 
-def _format(card: FolderCard, m: FolderModality, scenes: Iterable[FolderScene]) -> tuple[str, int]:
+def stored_format(card: FolderCard, m: FolderModality, scenes: Iterable[FolderScene]) -> tuple[str, int]:
     """Return the stored dtype that holds all of a modality's files, and its number of channels."""
     infos = [s.images[m.name] for s in scenes if m.name in s.images]
     if not infos:
@@ -184,10 +230,10 @@ def _format(card: FolderCard, m: FolderModality, scenes: Iterable[FolderScene]) 
     return stored_dtype(np.result_type(*(stored_dtype(i.dtype) for i in infos))), channels
 
 
-def _split_parts(
+def split_parts(
     card: FolderCard, scenes: list[FolderScene]
 ) -> tuple[dict[str, tuple[tuple[FolderScene, Rect], ...]], list[str]]:
-    """Return the parts of each split and the ids that no split takes."""
+    """Return the parts of each split and the ids that no split takes; a scene has the size of its ``label``."""
     if card.split.by == "region":
         cut = [(s, split_scene(s.label.size, card.split.boxes)) for s in scenes]
         wanted = [s for s in SPLITS if s == "train" or s in card.split.boxes]
@@ -205,7 +251,7 @@ def _split_parts(
         if not own:
             raise Dis2Error(
                 f"{card.path}: [split.{card.split.by}] leaves split {split!r} empty; the scenes are "
-                f"{_some([s.id for s in scenes])}"
+                f"{some([s.id for s in scenes])}"
             )
     return parts, unused
 
@@ -218,7 +264,7 @@ def _by_list(card: FolderCard, scenes: list[FolderScene]) -> dict[str, str]:
             if i not in known:
                 raise Dis2Error(
                     f"{card.path}: [split.list] {split} names scene {i!r}{nearest(i, known)}, "
-                    f"which has no label; scenes are {_some(known)}"
+                    f"which has no label; scenes are {some(known)}"
                 )
             if i in chosen:
                 raise Dis2Error(f"{card.path}: [split.list] scene {i!r} is in {chosen[i]} and in {split}")
@@ -262,6 +308,7 @@ def _odd_codes(card: FolderCard, scenes: list[FolderScene], *, progress: bool) -
     return coder.listing(odd)
 
 
-def _some(names: Iterable[str], *, shown: int = 8) -> str:
+def some(names: Iterable[str], *, shown: int = 8) -> str:
+    """List the first names, and how many more there are."""
     names = list(names)
     return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")

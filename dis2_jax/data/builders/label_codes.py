@@ -35,7 +35,10 @@ class LabelCoder:
 
     def read(self, reader: RasterReader, window: Window | None = None) -> np.ndarray:
         """Read packed codes int64 ``[h, w]`` of a label file. ``Dis2Error`` when it has the wrong form."""
-        x = reader.read(window)
+        return self.pack(reader.read(window), reader)
+
+    def pack(self, x: np.ndarray, reader: RasterReader) -> np.ndarray:
+        """Turn what was read, ``[h, w, C]``, into packed codes int64 ``[h, w]``; errors as ``read``."""
         if self.colored:
             if reader.info.palette and x.dtype == np.uint8:
                 x = reader.colors()[x[..., 0]]
@@ -60,6 +63,10 @@ class LabelCoder:
         """Return uint8 class numbers of packed codes; codes that nobody named become ``IGNORE``."""
         at = np.minimum(np.searchsorted(self.codes, packed), len(self.codes) - 1)
         return np.where(self.codes[at] == packed, self.classes[at], IGNORE).astype(np.uint8)
+
+    def ignored(self, packed: np.ndarray) -> np.ndarray:
+        """Return bool, True at the codes that the card lists to be ignored."""
+        return np.isin(packed, self.codes[self.classes == IGNORE])
 
     def unknown(self, packed: np.ndarray, *, nodata: float | None = None) -> dict[int, int]:
         """Count the codes outside the legend, save the file's own ``nodata``: packed code -> pixels."""

@@ -11,11 +11,17 @@ _MISSING = object()
 
 
 class TomlTable:
-    """A TOML table whose keys are taken one by one with a type; ``done`` refuses the ones left over."""
+    """A TOML table whose keys are taken one by one with a type; ``done`` refuses the ones left over.
 
-    def __init__(self, values: Any, where: str) -> None:
+    ``see``: where an example is, for messages.
+    """
+
+    def __init__(
+        self, values: Any, where: str, *, see: str = "`dis2 data prepare folder --example-card`"
+    ) -> None:
         if not isinstance(values, Mapping):
             raise Dis2Error(f"[{where}] must be a table" if where else "the card must be a table")
+        self.see = see
         self.values, self.where, self.known = dict(values), where, list[str]()
 
     def key(self, name: str) -> str:
@@ -28,9 +34,7 @@ class TomlTable:
         if name not in self.values:
             if default is _MISSING:
                 close = nearest(name, self.values)
-                raise Dis2Error(
-                    f"{self.key(name)} is missing{close}: see `dis2 data prepare folder --example-card`"
-                )
+                raise Dis2Error(f"{self.key(name)} is missing{close}: see {self.see}")
             return default
         value = self.values.pop(name)
         kinds = kind if isinstance(kind, tuple) else (kind,)

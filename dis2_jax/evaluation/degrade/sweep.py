@@ -10,7 +10,7 @@ import numpy as np
 
 from dis2_jax.data.batch import Batch
 from dis2_jax.data.normalize import normalize
-from dis2_jax.data.source import StoredTile
+from dis2_jax.data.tileset import StoredTile
 from dis2_jax.evaluation.chosen import Study, complete, no_complete_tile
 from dis2_jax.evaluation.degrade.kinds import Condition, degrade
 from dis2_jax.evaluation.degrade.results import CLEAN, Degraded, DegradedRow

@@ -1,0 +1,1 @@
+"""Several datasets as one: their modalities together, their classes under one legend."""
