@@ -24,6 +24,8 @@ COMMANDS = [
     ["data", "prepare", "synthetic_city"],
     ["data", "prepare", "ombria"],
     ["data", "prepare", "folder"],
+    ["data", "index"],
+    ["data", "mix"],
     ["data", "inspect"],
     ["import-torch"],
     ["export-torch"],

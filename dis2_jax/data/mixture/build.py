@@ -157,11 +157,13 @@ def _joint(name: str, own: Mapping[str, tuple[Modality, float]]) -> Modality:
                     f"modality {name!r} is not the same in {first!r} and {member!r} ({what}: {x} and {y}): give one "
                     "another name in [member.modalities]"
                 )
-    share = np.array([w for _, w in own.values()])
-    share = share / share.sum()
-    pairs = [statistics(m) for m, _ in own.values()]
-    means = np.array([mean for mean, _ in pairs], np.float64)
-    deviations = np.array([m.std for m, _ in own.values()], np.float64)
+    for m, _ in own.values():
+        statistics(m)  # refuses a card without them
+    if not others:
+        return dataclasses.replace(a, name=name)
+    means, deviations = (np.array([getattr(m, k) for m, _ in own.values()]) for k in ("mean", "std"))
+    weights = np.array([w for _, w in own.values()])
+    share = weights / weights.sum()
     mean = share @ means
     variance = share @ (np.square(deviations) + np.square(means)) - np.square(mean)
     return dataclasses.replace(
