@@ -25,7 +25,7 @@ from dis2_jax.data.augment import crop_size
 from dis2_jax.data.batch import Batch
 from dis2_jax.data.normalize import statistics
 from dis2_jax.data.opening import open_tiles
-from dis2_jax.data.samples import EvalSample, TrainSample, stack_tiles
+from dis2_jax.data.samples import EvalSample, TrainSample, stack_rows
 from dis2_jax.data.skips import SkipCount
 from dis2_jax.data.stream import TrainStream, read_options
 from dis2_jax.data.tileset import Draws
@@ -133,7 +133,8 @@ def load_batch(
     for i in indices:
         if not 0 <= i < len(source):
             raise Dis2Error(f"{dataset_dir}: split {split!r} has tiles 0..{len(source) - 1}, not {i}")
-    return stack_tiles([source[i] for i in indices], card, data, size=len(indices))
+    sample = EvalSample(source, card, data)
+    return SkipCount(data.max_skips).take(stack_rows([sample(i) for i in indices]))
 
 
 def _local_batch(batch_size: int, process_index: int, process_count: int, *, key: str) -> int:

@@ -130,6 +130,10 @@ class RasterReader:
 
         return MaskFlags.per_dataset in self._dataset.mask_flag_enums[0]
 
+    def unmasked(self, window: Window) -> np.ndarray:
+        """Return bool ``[h, w]``, False where the file's alpha band or mask leaves a pixel out."""
+        return self._mask(window[2:], window=rasterio_window(window))
+
     def _mask(self, size: tuple[int, int], **part: Any) -> np.ndarray:
         """True where the file's alpha band or its mask lets a pixel be; nodata values are not looked at.
 

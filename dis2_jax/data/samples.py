@@ -11,7 +11,7 @@ from dis2_jax.config import DataConfig
 from dis2_jax.data.augment import Geometry, Window, draw_geometry, photometric
 from dis2_jax.data.batch import Batch, Rows
 from dis2_jax.data.normalize import normalize
-from dis2_jax.data.skips import fault_text, read_draw, read_record
+from dis2_jax.data.skips import fault_text, read_draw, read_record, without_texts
 from dis2_jax.data.tileset import StoredTile, TileSet
 from dis2_jax.schema import IGNORE, DatasetCard
 
@@ -48,25 +48,30 @@ class EvalSample:
         if row >= len(self.source):
             return _row(_padding(self.card), "")
         tile, fault = read_record(self.source, row if self.order is None else self.order[row], self.data)
-        return _row(_padding(self.card) if tile is None else whole_tile(tile, self.card, self.data), fault)
-
-
-def whole_tile(tile: StoredTile, card: DatasetCard, data: DataConfig) -> Batch:
-    """Normalise a tile as it is: ``Batch`` arrays without the batch axis."""
-    height, width = card.tile
-    return _sample(tile, card, data, Window(top=0, left=0, height=height, width=width), rng=None)
+        return _row(_padding(self.card) if tile is None else _whole(tile, self.card, self.data), fault)
 
 
 def stack_tiles(tiles: Sequence[StoredTile], card: DatasetCard, data: DataConfig, *, size: int) -> Batch:
     """Normalise whole tiles as evaluation does, and fill up with padding rows to ``size``."""
-    rows = [whole_tile(t, card, data) for t in tiles] + [_padding(card)] * (size - len(tiles))
-    return Batch(
-        image={n: np.stack([r["image"][n] for r in rows]) for n in card.modality_names},
+    rows = [_row(_whole(t, card, data), "") for t in tiles]
+    return without_texts(stack_rows(rows + [_row(_padding(card), "")] * (size - len(rows))))
+
+
+def stack_rows(rows: Sequence[Rows]) -> Rows:
+    """Put rows together as Grain's ``batch`` does."""
+    return Rows(
+        image={n: np.stack([r["image"][n] for r in rows]) for n in rows[0]["image"]},
         label=np.stack([r["label"] for r in rows]),
         available=np.stack([r["available"] for r in rows]),
         valid=np.stack([r["valid"] for r in rows]),
         index=np.stack([r["index"] for r in rows]),
+        skipped=np.stack([r["skipped"] for r in rows]),
     )
+
+
+def _whole(tile: StoredTile, card: DatasetCard, data: DataConfig) -> Batch:
+    height, width = card.tile
+    return _sample(tile, card, data, Window(top=0, left=0, height=height, width=width), rng=None)
 
 
 def _row(row: Batch, fault: str) -> Rows:

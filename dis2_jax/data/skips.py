@@ -75,4 +75,15 @@ class SkipCount:
                 raise Dis2Error(
                     f"{self.count} tiles could not be read, more than data.max_skips = {self._limit}; the last: {fault}"
                 )
-        return Batch(**{k: rows[k] for k in Batch.__required_keys__})  # type: ignore[literal-required,typeddict-item]
+        return without_texts(rows)
+
+
+def without_texts(rows: Rows) -> Batch:
+    """Return the batch alone."""
+    return Batch(
+        image=rows["image"],
+        label=rows["label"],
+        available=rows["available"],
+        valid=rows["valid"],
+        index=rows["index"],
+    )

@@ -15,13 +15,15 @@ def read_window(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return a modality's window ``[h, w, C]`` as stored, nodata filled, and its valid mask ``[h, w]``.
 
-    What a resampled file does not cover is nodata.
+    Nodata are pixels with the nodata value (see ``nodata_mask``), that the file's mask or alpha band leaves out, or
+    that a resampled file does not cover.
     """
     if isinstance(reader, WarpedReader):
         raw, good = reader.read_valid(part.window)
     else:
         raw = reader.read(part.window)
-        good = ~nodata_mask(raw, reader.info.nodata if m.nodata is None else m.nodata)
+        good = reader.unmasked(part.window)
+        good &= ~nodata_mask(raw, reader.info.nodata if m.nodata is None else m.nodata)
         check_finite(raw, reader.path, valid=good, origin=(part.row, part.col))
     if m.rescaled:
         raw = raw.astype(np.float64) * m.scale + m.offset

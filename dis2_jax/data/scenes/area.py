@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
-import functools
 import itertools
 from collections.abc import Sequence
 
@@ -35,19 +34,24 @@ class ValidArea:
         rows, cols = cells.shape
         return cls(rows, cols, bits)
 
-    @functools.cached_property
-    def valid(self) -> np.ndarray:
-        """Numbers of the cells that hold data, ascending."""
-        count = self.rows * self.cols
-        if not self.bits:
-            return np.arange(count)
-        packed = np.frombuffer(bytes.fromhex(self.bits), np.uint8)
-        return np.flatnonzero(np.unpackbits(packed, count=count))
+    @property
+    def count(self) -> int:
+        """Number of cells that hold data."""
+        return int(self.bits, 16).bit_count() if self.bits else self.rows * self.cols
 
     @property
     def share(self) -> float:
         """Share of the rectangle."""
-        return len(self.valid) / (self.rows * self.cols)
+        return self.count / (self.rows * self.cols)
+
+    def nth(self, n: int) -> tuple[int, int]:
+        """Row and column of the ``n``-th cell that holds data."""
+        if (
+            self.bits
+        ):  # unpacked anew each time: there may be a hundred thousand scenes in every reader process
+            packed = np.frombuffer(bytes.fromhex(self.bits), np.uint8)
+            n = int(np.flatnonzero(np.unpackbits(packed))[n])
+        return divmod(n, self.cols)
 
 
 def grid_size(rect: Rect) -> tuple[int, int]:
@@ -82,9 +86,8 @@ class WindowSampler:
         k = min(bisect.bisect_right(self._ends, at), len(self._ends) - 1)
         rect, area = self._areas[k]
         start = self._ends[k - 1] if k else 0.0
-        among = (at - start) / (self._ends[k] - start) * len(area.valid)
-        cell = int(area.valid[min(int(among), len(area.valid) - 1)])
-        row, col = divmod(cell, area.cols)
+        among = (at - start) / (self._ends[k] - start) * area.count
+        row, col = area.nth(min(int(among), area.count - 1))
         dy, dx = rng.random(2)
         top = self._corner(rect.row, rect.height, (row + dy) / area.rows, self._tile[0])
         left = self._corner(rect.col, rect.width, (col + dx) / area.cols, self._tile[1])
