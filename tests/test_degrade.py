@@ -16,7 +16,7 @@ from dis2_jax.evaluation.degrade.sensor import Sensor
 from dis2_jax.evaluation.degrade.sweep import spoiled_input, sweep
 from dis2_jax.evaluation.degrade.tables import text_report
 from dis2_jax.evaluation.evaluate import evaluate_split
-from dis2_jax.evaluation.metrics import confusion_matrix
+from dis2_jax.evaluation.scoring.metrics import confusion_matrix
 from dis2_jax.schema import Dis2Error
 
 

@@ -9,10 +9,10 @@ from tiny_run import Fake, fake_variables
 
 from dis2_jax.config import DataConfig
 from dis2_jax.data.pipeline import load_batch
-from dis2_jax.evaluation import render
 from dis2_jax.evaluation.evaluate import evaluate_split
-from dis2_jax.evaluation.examples import Example, make_examples
-from dis2_jax.evaluation.panels import draw_panels, panel_array, save_panels
+from dis2_jax.evaluation.pictures import render
+from dis2_jax.evaluation.pictures.examples import Example, make_examples
+from dis2_jax.evaluation.pictures.panels import draw_panels, panel_array, save_panels
 from dis2_jax.schema import IGNORE, ClassLegend, DatasetCard, Dis2Error, Modality, Scenario
 from dis2_jax.sharding.mesh import data_mesh
 

@@ -29,7 +29,7 @@ from dis2_jax.evaluation.report.inputs import read_inputs
 from dis2_jax.evaluation.report.pick import pick_tiles
 from dis2_jax.evaluation.report.sections.provenance import provenance
 from dis2_jax.evaluation.report.sections.text import duration, quantity
-from dis2_jax.evaluation.tile_table import TileCounts
+from dis2_jax.evaluation.scoring.tile_table import TileCounts
 from dis2_jax.evaluation.validate import SplitValidator, score_pictures
 from dis2_jax.schema import Dis2Error
 from dis2_jax.sharding.mesh import data_mesh

@@ -14,15 +14,15 @@ from dis2_jax.config import DataConfig
 from dis2_jax.data.builders.tiles import Tile
 from dis2_jax.data.builders.writer import write_dataset
 from dis2_jax.data.places import PLACES_FILE, Place, any_overlap, load_places, reading_order
-from dis2_jax.evaluation.boundaries import near_other_class
 from dis2_jax.evaluation.evaluate import evaluate_split
-from dis2_jax.evaluation.measure import measure_split
-from dis2_jax.evaluation.measures import Calibration
-from dis2_jax.evaluation.metrics import confusion_matrix
 from dis2_jax.evaluation.results import Evaluation
-from dis2_jax.evaluation.scenes import SceneScorer, TileMaps
-from dis2_jax.evaluation.scoring import CONFIDENCE_ONE, MeasureOptions, Ruler
-from dis2_jax.evaluation.tile_table import read_tile_counts
+from dis2_jax.evaluation.scoring.boundaries import near_other_class
+from dis2_jax.evaluation.scoring.measure import measure_split
+from dis2_jax.evaluation.scoring.measures import Calibration
+from dis2_jax.evaluation.scoring.metrics import confusion_matrix
+from dis2_jax.evaluation.scoring.ruler import CONFIDENCE_ONE, MeasureOptions, Ruler
+from dis2_jax.evaluation.scoring.scenes import SceneScorer, TileMaps
+from dis2_jax.evaluation.scoring.tile_table import read_tile_counts
 from dis2_jax.schema import IGNORE, ClassLegend, DatasetCard, Dis2Error
 from dis2_jax.sharding.mesh import data_mesh
 

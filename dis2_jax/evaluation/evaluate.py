@@ -17,7 +17,7 @@ from dis2_jax.config import DataConfig
 from dis2_jax.data.batch import Batch
 from dis2_jax.data.pipeline import eval_batches
 from dis2_jax.evaluation.results import Evaluation, ScenarioKind, ScenarioResult
-from dis2_jax.evaluation.scoring import CONFIDENCE_ONE
+from dis2_jax.evaluation.scoring.ruler import CONFIDENCE_ONE
 from dis2_jax.models.dis2 import DIS2
 from dis2_jax.schema import IGNORE, DatasetCard, Dis2Error, Scenario
 from dis2_jax.sharding.mesh import put_batch, replicated

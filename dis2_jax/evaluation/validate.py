@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 
 from dis2_jax.config import Config
 from dis2_jax.evaluation.evaluate import evaluate_split
-from dis2_jax.evaluation.examples import make_examples
-from dis2_jax.evaluation.panels import panel_array
+from dis2_jax.evaluation.pictures.examples import make_examples
+from dis2_jax.evaluation.pictures.panels import panel_array
 from dis2_jax.evaluation.report.drawing.bars import draw_gaps, gap_pairs
 from dis2_jax.evaluation.report.drawing.matrix import draw_confusion, draw_scores
 from dis2_jax.evaluation.report.drawing.render import to_array

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from dis2_jax.evaluation.boundaries import BoundaryMap, near_other_class
-from dis2_jax.evaluation.measures import Bin, Boundary, BoundaryCounts, Calibration
-from dis2_jax.evaluation.metrics import confusion_matrix
+from dis2_jax.evaluation.scoring.boundaries import BoundaryMap, near_other_class
+from dis2_jax.evaluation.scoring.measures import Bin, Boundary, BoundaryCounts, Calibration
+from dis2_jax.evaluation.scoring.metrics import confusion_matrix
 from dis2_jax.schema import IGNORE, ClassLegend, Dis2Error, nearest
 
 CONFIDENCE_ONE = 65535

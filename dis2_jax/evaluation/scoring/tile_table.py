@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dis2_jax.evaluation.bootstrap import HIT, PREDICTED, REFERENCE, Ratios
-from dis2_jax.evaluation.measures import BoundaryCounts
-from dis2_jax.evaluation.metrics import mean_of_known
+from dis2_jax.evaluation.scoring.bootstrap import HIT, PREDICTED, REFERENCE, Ratios
+from dis2_jax.evaluation.scoring.measures import BoundaryCounts
+from dis2_jax.evaluation.scoring.metrics import mean_of_known
 from dis2_jax.schema import Dis2Error
 
 _COUNTS = {"hit": HIT, "reference": REFERENCE, "predicted": PREDICTED}

@@ -21,7 +21,6 @@ from dis2_jax.config import DataConfig
 from dis2_jax.data.batch import Batch
 from dis2_jax.data.places import any_overlap, load_places, reading_order
 from dis2_jax.data.source import TileSource
-from dis2_jax.evaluation.bootstrap import class_counts_of, tile_intervals
 from dis2_jax.evaluation.evaluate import (
     Counts,
     Outputs,
@@ -31,11 +30,12 @@ from dis2_jax.evaluation.evaluate import (
     rows_of,
     usable_tiles,
 )
-from dis2_jax.evaluation.measures import Eroded, Scenes, read_confusion
 from dis2_jax.evaluation.results import Evaluation, ScenarioResult
-from dis2_jax.evaluation.scenes import SceneScorer, TileMaps
-from dis2_jax.evaluation.scoring import MapScore, MeasureOptions, Reference, Ruler
-from dis2_jax.evaluation.tile_table import TileScores, TileTable
+from dis2_jax.evaluation.scoring.bootstrap import class_counts_of, tile_intervals
+from dis2_jax.evaluation.scoring.measures import Eroded, Scenes, read_confusion
+from dis2_jax.evaluation.scoring.ruler import MapScore, MeasureOptions, Reference, Ruler
+from dis2_jax.evaluation.scoring.scenes import SceneScorer, TileMaps
+from dis2_jax.evaluation.scoring.tile_table import TileScores, TileTable
 from dis2_jax.models.dis2 import DIS2
 from dis2_jax.schema import DatasetCard
 

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from dis2_jax.data.places import Place
-from dis2_jax.evaluation.measures import Eroded, Scenes, SceneScore, read_confusion
-from dis2_jax.evaluation.scoring import CONFIDENCE_ONE, MapScore, Reference, Ruler
+from dis2_jax.evaluation.scoring.measures import Eroded, Scenes, SceneScore, read_confusion
+from dis2_jax.evaluation.scoring.ruler import CONFIDENCE_ONE, MapScore, Reference, Ruler
 from dis2_jax.schema import IGNORE, Dis2Error
 
 
