@@ -10,7 +10,7 @@ from typing import Any, Literal
 import jax
 
 from dis2_jax.config import DataConfig
-from dis2_jax.evaluation.pictures.examples import make_examples
+from dis2_jax.evaluation.pictures.examples import make_examples, spread_tiles
 from dis2_jax.evaluation.pictures.panels import save_panels
 from dis2_jax.evaluation.results import Evaluation
 from dis2_jax.evaluation.scoring.measure import measure_split
@@ -86,7 +86,8 @@ def evaluate_workdir(
         seed=run.config.train.seed,
     )
     count = run.config.train.panels if panels is None else panels
-    examples = make_examples(*what, count=count, outputs=found.outputs, **common) if count else ()
+    titles = spread_tiles(card, split=split, count=count)
+    examples = make_examples(*what, titles=titles, outputs=found.outputs, **common)
     if jax.process_index() != 0:
         return Report(evaluation, ())
     prefix = f"{Path(folder).resolve().name}-" if other else ""

@@ -34,12 +34,33 @@ class TileScores:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class TileCounts:
+    """One scenario's tiles with what ratios need: ``tile_ids``, ``counts`` ``[T, 3, K]``, ``records``."""
+
+    tile_ids: tuple[str, ...]
+    counts: np.ndarray
+    records: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class TileTable:
     """Scenario -> its tiles; ``tile_ids`` by record number."""
 
     classes: tuple[str, ...]
     tile_ids: tuple[str, ...]
     scenarios: Mapping[str, TileScores]
+
+    def counts(self) -> dict[str, TileCounts]:
+        """What ``read_tile_counts`` gives back of the file."""
+        return {
+            name: TileCounts(
+                tuple(self.tile_ids[r] for r in tiles.records),
+                tiles.counts,
+                tuple(int(r) for r in tiles.records),
+            )
+            for name, tiles in self.scenarios.items()
+            if len(tiles.records)
+        }
 
     def to_csv(self) -> str:
         """One line per scenario and tile; ratios are empty where undefined."""
@@ -53,15 +74,6 @@ class TileTable:
             for line in _lines(tiles, self.tile_ids):
                 writer.writerow([scenario, *line])
         return out.getvalue()
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class TileCounts:
-    """What ``read_tile_counts`` gives back of one scenario: ``tile_ids``, ``counts`` ``[T, 3, K]``, ``records``."""
-
-    tile_ids: tuple[str, ...]
-    counts: np.ndarray
-    records: tuple[int, ...]
 
 
 def read_tile_counts(path: str | Path, classes: Sequence[str]) -> dict[str, TileCounts]:
