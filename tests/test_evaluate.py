@@ -38,7 +38,7 @@ def by_hand(dataset, card, *, split, scenario, zeros=()):
 
 def run(dataset, card, **options):
     options = {"split": "train", "batch_size": 4, **options}
-    return evaluate_split(Fake(), fake_variables(), str(dataset), card, DataConfig(), **options)
+    return evaluate_split(Fake(), fake_variables(), str(dataset), card, DataConfig(), **options).evaluation
 
 
 def test_counts_equal_a_loop_over_tiles(mini_dataset, mini_card):

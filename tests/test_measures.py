@@ -13,7 +13,14 @@ from dis2_jax.evaluation.scoring import bootstrap
 from dis2_jax.evaluation.scoring.bootstrap import Ratios, class_counts_of, resampled_ratios, tile_intervals
 from dis2_jax.evaluation.scoring.boundaries import near_other_class
 from dis2_jax.evaluation.scoring.metrics import summarize
-from dis2_jax.evaluation.scoring.ruler import CONFIDENCE_ONE, MapScore, MeasureOptions, Reference, Ruler
+from dis2_jax.evaluation.scoring.ruler import (
+    CONFIDENCE_ONE,
+    MapScore,
+    MeasureOptions,
+    Reference,
+    Ruler,
+    calibration_of,
+)
 from dis2_jax.schema import IGNORE, ClassLegend, Dis2Error
 
 
@@ -130,7 +137,8 @@ def test_calibration_equals_a_loop_over_pixels():
     label[g.random(shape) < 0.2] = IGNORE
     confidence = np.rint(p.max(-1) * CONFIDENCE_ONE).astype(np.uint16)
     ruler = Ruler.of(MeasureOptions(bins=bins), legend(k))
-    found = Reference.of(label, ruler).score(p.argmax(-1).astype(np.uint8), confidence).calibration()
+    score = Reference.of(label, ruler).score(p.argmax(-1).astype(np.uint8), confidence)
+    found = calibration_of(score.reliability)
     members = [[] for _ in range(bins)]
     for at in np.ndindex(shape):
         if label[at] != IGNORE:

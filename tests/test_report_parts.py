@@ -189,7 +189,7 @@ def test_validation_draws_what_the_report_shows(mini_dataset, mini_card):
         assert (picture[0, 0] == 255).all()
         assert picture.std() > 10
     what = (Fake(), fake_variables(), str(mini_dataset), mini_card, DataConfig())
-    plain = evaluate_split(*what, split="validation", batch_size=4)
+    plain = evaluate_split(*what, split="validation", batch_size=4).evaluation
     assert validation.metric == plain.mean_miou
     assert validation.scalars == {"mean_miou": plain.mean_miou} | {
         f"miou/{s.name}": s.metrics.miou for s in plain.real

@@ -180,14 +180,18 @@ def test_the_pass_agrees_with_the_plain_evaluation(datasets, tmp_path):
     plain = evaluate_split(
         Fake(), fake_variables(), str(folder), card, DataConfig(), split="test", batch_size=4, baselines=True
     )
-    for a, b in zip(found.evaluation.scenarios, plain.scenarios, strict=True):
+    for a, b in zip(found.evaluation.scenarios, plain.evaluation.scenarios, strict=True):
         assert (a.name, a.tiles, a.confusion) == (b.name, b.tiles, b.confusion)
+        assert a.calibration == b.calibration
         assert sum(x.count for x in a.calibration.bins) == a.metrics.pixels
     assert Evaluation.from_json(found.evaluation.to_json()) == found.evaluation
     (tmp_path / "tiles.csv").write_text(found.tiles.to_csv())
     tiles = read_tile_counts(tmp_path / "tiles.csv", card.legend.names)
     for s in found.evaluation.scenarios:
         assert len(tiles[s.name].tile_ids) == s.tiles
+        by_record = dict(zip(plain.tiles[s.name].records, plain.tiles[s.name].counts, strict=True))
+        for record, counts in zip(tiles[s.name].records, tiles[s.name].counts, strict=True):
+            np.testing.assert_array_equal(by_record[record], counts)
         np.testing.assert_array_equal(tiles[s.name].counts.sum(0)[0], np.diagonal(s.confusion))
     assert tiles["rgb"].tile_ids[0] == "test-north_0_0"
 

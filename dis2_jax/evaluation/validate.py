@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from dis2_jax.config import Config
+from dis2_jax.evaluation.evaluate import evaluate_split
 from dis2_jax.evaluation.pictures.examples import make_examples, spread_tiles
 from dis2_jax.evaluation.pictures.panels import panel_array
 from dis2_jax.evaluation.report.drawing.bars import draw_gaps, gap_pairs
@@ -20,8 +21,6 @@ from dis2_jax.evaluation.report.drawing.render import to_array
 from dis2_jax.evaluation.report.drawing.style import drawing
 from dis2_jax.evaluation.report.pick import pick_tiles
 from dis2_jax.evaluation.results import Evaluation
-from dis2_jax.evaluation.scoring.measure import measure_split
-from dis2_jax.evaluation.scoring.ruler import MeasureOptions
 from dis2_jax.models.dis2 import DIS2
 from dis2_jax.schema import DatasetCard, Dis2Error, nearest
 from dis2_jax.training.loop import Validation
@@ -55,21 +54,21 @@ class SplitValidator:
         split = data.validation_split
         what = (model, variables, data.dir, self.card, data)
         common: dict[str, Any] = {"split": split, "batch_size": train.eval_batch_size, "mesh": mesh}
-        measured = measure_split(*what, options=MeasureOptions(samples=0), on_batch=on_batch, **common)
-        found = measured.evaluation
+        scored = evaluate_split(*what, on_batch=on_batch, **common)
+        found = scored.evaluation
         scores = {s.name: s.metrics.miou for s in found.real}
         known = {name: score for name, score in scores.items() if score is not None}
         mean = found.mean_miou
         scalars = {f"miou/{name}": score for name, score in known.items()}
         images = score_pictures(found)
         if train.panels:
-            picked = pick_tiles(measured.tiles.counts(), list(scores), count=1)
+            picked = pick_tiles(scored.tiles, list(scores), count=1)
             tiles = {
                 "panels": spread_tiles(self.card, split=split, count=train.panels),
                 "best_typical_worst": {p.record: f"{p.group}, {p.score:.3f}: {p.tile_id}" for p in picked},
             }
             for name, titles in tiles.items():
-                examples = make_examples(*what, titles=titles, outputs=measured.outputs, **common)
+                examples = make_examples(*what, titles=titles, **common)
                 if examples:
                     images[name] = panel_array(examples, self.card)
         return Validation(

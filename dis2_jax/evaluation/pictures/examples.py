@@ -8,14 +8,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from dis2_jax.config import DataConfig
 from dis2_jax.data.batch import Batch
 from dis2_jax.data.normalize import denormalize
 from dis2_jax.data.pipeline import load_batch
-from dis2_jax.evaluation.evaluate import Outputs, check_size, on_mesh, round_up, rows_of, run_rows
+from dis2_jax.evaluation.evaluate import Outputs, check_size, fetch, on_mesh, round_up, rows_of, run_rows
 from dis2_jax.models.dis2 import DIS2
 from dis2_jax.schema import DatasetCard, Dis2Error
 
@@ -46,7 +45,7 @@ def make_examples(
     titles: Mapping[int, str],
     batch_size: int,
     mesh: Mesh | None = None,
-    outputs: Outputs = "counts",
+    outputs: Outputs = "tally",
 ) -> tuple[Example, ...]:
     """Predict the tiles that ``titles`` (record number -> title) names, with every scenario.
 
@@ -97,7 +96,7 @@ def _predict(
         columns = [card.modality_names.index(m) for m in row.available]
         there: np.ndarray = np.asarray(batch["available"][:, columns].all(axis=1))
         if row.name in started:
-            maps[row.name] = (_fetch(started[row.name].predicted), there)
+            maps[row.name] = (fetch(started[row.name].predicted), there)
         else:
             maps[row.name] = (np.zeros_like(batch["label"]), there)
     return maps
@@ -107,10 +106,6 @@ def _own_rows(leaf: np.ndarray) -> np.ndarray:
     """This host's rows of a global batch."""
     size = len(leaf) // jax.process_count()
     return leaf[jax.process_index() * size :][:size]
-
-
-def _fetch(x: jax.Array) -> np.ndarray:
-    return np.asarray(x if x.is_fully_addressable else multihost_utils.process_allgather(x, tiled=True))
 
 
 def _example(

@@ -50,18 +50,6 @@ class TileTable:
     tile_ids: tuple[str, ...]
     scenarios: Mapping[str, TileScores]
 
-    def counts(self) -> dict[str, TileCounts]:
-        """What ``read_tile_counts`` gives back of the file."""
-        return {
-            name: TileCounts(
-                tuple(self.tile_ids[r] for r in tiles.records),
-                tiles.counts,
-                tuple(int(r) for r in tiles.records),
-            )
-            for name, tiles in self.scenarios.items()
-            if len(tiles.records)
-        }
-
     def to_csv(self) -> str:
         """One line per scenario and tile; ratios are empty where undefined."""
         out = io.StringIO()
