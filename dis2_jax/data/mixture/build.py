@@ -15,11 +15,10 @@ import numpy as np
 
 from dis2_jax.data.builders.cutting import Rect, count_tiles
 from dis2_jax.data.builders.tiles import check_tile_size
-from dis2_jax.data.builders.writer import check_out
 from dis2_jax.data.mixture.parser import IGNORED, MemberRecipe, MixtureRecipe, load_recipe
 from dis2_jax.data.mixture.recipe import MIXTURE_FILE, Member, Mixture, card_digest, member_split
 from dis2_jax.data.normalize import statistics
-from dis2_jax.data.prepare import Prepared
+from dis2_jax.data.prepare import Prepared, check_out
 from dis2_jax.files import whole_folder, write_whole
 from dis2_jax.schema import CARD_FILE, IGNORE, ClassLegend, DatasetCard, Dis2Error, Modality, nearest
 

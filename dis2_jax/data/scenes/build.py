@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from dis2_jax.data.builders.card_parser import load_card
 from dis2_jax.data.builders.cutting import Rect, cut_tiles
-from dis2_jax.data.builders.folder import folder_spec
+from dis2_jax.data.builders.folder import Folder
 from dis2_jax.data.builders.folder_card import FolderCard
 from dis2_jax.data.builders.folder_scenes import (
     FolderScene,
@@ -30,8 +30,7 @@ from dis2_jax.data.builders.folder_scenes import (
 )
 from dis2_jax.data.builders.statistics import ChannelMoments
 from dis2_jax.data.builders.tiles import DatasetSpec
-from dis2_jax.data.builders.writer import check_out
-from dis2_jax.data.prepare import Prepared
+from dis2_jax.data.prepare import Prepared, check_out
 from dis2_jax.data.rasters import FilePath
 from dis2_jax.data.scenes.area import ValidArea, WindowSampler, grid_size
 from dis2_jax.data.scenes.index import INDEX_FILE, IndexedFile, IndexedScene, Part, SceneIndex
@@ -126,7 +125,9 @@ def _split(card: FolderCard, root: Path, found: _Found, *, progress: bool) -> tu
             for split, own in parts.items()
         },
     )
-    return _with_areas(index, progress=progress), folder_spec(card, FolderScenes({}, dtypes, channels, ()))
+    return _with_areas(index, progress=progress), Folder(
+        card, root, FolderScenes({}, dtypes, channels, ())
+    ).spec
 
 
 def _with_areas(index: SceneIndex, *, progress: bool) -> SceneIndex:
