@@ -69,21 +69,18 @@ class LabelRule:
 
         Raises ``Dis2Error`` for a file that is no RGB picture.
         """
-        if rgb.dtype != np.uint8 or rgb.shape[-1] not in (3, 4):
-            raise Dis2Error(f"{path} is {rgb.dtype} with {rgb.shape[-1]} bands: a label is an RGB picture")
-        rgb = rgb[..., :3]
-        exact = ((rgb == 0) | (rgb == 255)).all(-1)
-        near = exact
+        rgb = _checked(rgb, path)
+        near = _exact(rgb)
         if self.stray == "nearest":
             near = ((rgb <= REACH) | (rgb >= 255 - REACH)).all(-1)
-        return np.where(near, self._corners[(rgb > 127) @ np.array([4, 2, 1])], IGNORE).astype(np.uint8)
+        return np.where(near, self._corners[_corner_numbers(rgb)], IGNORE).astype(np.uint8)
 
-    def strays(self, rgb: np.ndarray) -> np.ndarray:
-        """Return bool ``[h, w]``: where a colour is none of the code's."""
-        rgb = rgb[..., :3]
-        known = np.array([_corner(c) for c in COLORS] + ([0] if self.black else []))
-        exact = ((rgb == 0) | (rgb == 255)).all(-1)
-        return ~(exact & np.isin((rgb > 127) @ np.array([4, 2, 1]), known))
+    def strays(self, rgb: np.ndarray, path: Path) -> np.ndarray:
+        """Return bool ``[h, w]``: where a colour is none of the code's. Raises ``Dis2Error`` as ``decode``."""
+        rgb = _checked(rgb, path)
+        known = np.zeros(8, bool)
+        known[[_corner(c) for c in COLORS] + ([0] if self.black else [])] = True
+        return ~(_exact(rgb) & known[_corner_numbers(rgb)])
 
     @property
     def _corners(self) -> np.ndarray:
@@ -98,7 +95,7 @@ def count_strays(path: Path, rule: LabelRule) -> Counter[tuple[int, int, int]]:
     """Read a label band by band and count its stray colours: (red, green, blue) -> pixels."""
     counts: Counter[int] = Counter()
     for rgb in _strips(path):
-        odd = rgb[rule.strays(rgb)].astype(np.int32)
+        odd = rgb[rule.strays(rgb, path)].astype(np.int32)
         if len(odd):
             values, n = np.unique((odd[:, 0] << 16) | (odd[:, 1] << 8) | odd[:, 2], return_counts=True)
             counts.update(dict(zip(values.tolist(), n.tolist(), strict=True)))
@@ -120,5 +117,21 @@ def _strips(path: Path) -> Iterator[np.ndarray]:
             yield reader.read((row, 0, min(_BAND_ROWS, height - row), width))
 
 
+def _checked(rgb: np.ndarray, path: Path) -> np.ndarray:
+    if rgb.dtype != np.uint8 or rgb.shape[-1] not in (3, 4):
+        raise Dis2Error(f"{path} is {rgb.dtype} with {rgb.shape[-1]} bands: a label is an RGB picture")
+    return rgb[..., :3]
+
+
+def _exact(rgb: np.ndarray) -> np.ndarray:
+    """Where every channel is 0 or 255."""
+    return (rgb + np.uint8(1) <= 1).all(-1)
+
+
+def _corner_numbers(rgb: np.ndarray) -> np.ndarray:
+    high = rgb >> 7
+    return high[..., 0] << 2 | high[..., 1] << 1 | high[..., 2]
+
+
 def _corner(color: tuple[int, int, int]) -> int:
-    return (color[0] > 127) * 4 + (color[1] > 127) * 2 + (color[2] > 127)
+    return int(_corner_numbers(np.array(color, np.uint8)))

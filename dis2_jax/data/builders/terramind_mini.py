@@ -50,8 +50,8 @@ class TerramindOptions:
     """Scenes held out for ``validation`` and ``test``; ``tile`` in pixels."""
 
     source: Path
-    validation: tuple[str, ...] = ("433D_629L_3_1",)
-    test: tuple[str, ...] = ("609U_541L_3_0",)
+    validation: tuple[str, ...] = ("637U_59R_1_3",)
+    test: tuple[str, ...] = ("38D_378R_2_3",)
     s2_bands: tuple[str, ...] = ()
     tile: int = 112
 
