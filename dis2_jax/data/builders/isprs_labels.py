@@ -70,9 +70,9 @@ class LabelRule:
         Raises ``Dis2Error`` for a file that is no RGB picture.
         """
         rgb = _checked(rgb, path)
-        near = _exact(rgb)
+        near: np.ndarray = _exact(rgb)
         if self.stray == "nearest":
-            near = ((rgb <= REACH) | (rgb >= 255 - REACH)).all(-1)
+            near = np.all((rgb <= REACH) | (rgb >= 255 - REACH), axis=-1)
         return np.where(near, self._corners[_corner_numbers(rgb)], IGNORE).astype(np.uint8)
 
     def strays(self, rgb: np.ndarray, path: Path) -> np.ndarray:
@@ -125,7 +125,7 @@ def _checked(rgb: np.ndarray, path: Path) -> np.ndarray:
 
 def _exact(rgb: np.ndarray) -> np.ndarray:
     """Where every channel is 0 or 255."""
-    return (rgb + np.uint8(1) <= 1).all(-1)
+    return np.asarray(np.all(rgb + np.uint8(1) <= 1, axis=-1))
 
 
 def _corner_numbers(rgb: np.ndarray) -> np.ndarray:
