@@ -233,7 +233,7 @@ def test_terramind_examples_in_their_layout(tmp_path):
     with pytest.raises(Dis2Error, match="--test d: no such scene"):
         find_terramind(TerramindOptions(tmp_path, validation=("b",), test=("d",)))
     (tmp_path / "DEM" / "a.tif").unlink()
-    with pytest.raises(Dis2Error, match="DEM/a.tif not found"):
+    with pytest.raises(Dis2Error, match=r"DEM/a\.tif not found"):
         find_terramind(options)
 
 
