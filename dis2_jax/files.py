@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import socket
@@ -10,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from dis2_jax.schema import Dis2Error
+
+LOCK_FILE = ".lock"
 
 
 def write_whole(path: str | Path, content: str | bytes) -> None:
@@ -54,14 +57,13 @@ def whole_folder(out: Path) -> Iterator[Path]:
     An older ``out`` is there until then, and stays when the block fails. Raises ``Dis2Error`` for what the system
     refuses meanwhile (no permission, a full disk).
     """
-    mark = f"{socket.gethostname()}-{os.getpid()}"
-    partial = out.with_name(f".{out.name}.partial-{mark}")
+    partial = out.with_name(f".{out.name}.partial-{_mark()}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(out)
+        clear_leftovers(out)
         partial.mkdir()
         yield partial
-        _swap(partial, out, out.with_name(f".{out.name}.old-{mark}"))
+        take_place(partial, out)
     except OSError as e:
         raise Dis2Error(
             f"cannot write in {out.parent} ({e.strerror or e}): make room there or choose another --out"
@@ -70,7 +72,9 @@ def whole_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _swap(partial: Path, out: Path, old: Path) -> None:
+def take_place(partial: Path, out: Path) -> None:
+    """Give the folder ``partial`` the name ``out``; an older ``out`` is gone after that, and back if it fails."""
+    old = out.with_name(f".{out.name}.old-{_mark()}")
     if out.exists():
         out.rename(old)
     try:
@@ -82,7 +86,11 @@ def _swap(partial: Path, out: Path, old: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _remove_leftovers(out: Path) -> None:
+def _mark() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+def clear_leftovers(out: Path) -> None:
     """Clear up after processes of this host that were killed; an old folder that lost its place gets it back."""
     for kind in ("old", "partial"):
         prefix = f".{out.name}.{kind}-{socket.gethostname()}-"
@@ -94,6 +102,18 @@ def _remove_leftovers(out: Path) -> None:
                 path.rename(out)
             else:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Make a folder and keep other processes from it; the lock dies with its process, the folder stays.
+
+    Raises ``BlockingIOError`` when another process holds it, and ``OSError`` when it cannot be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK_FILE).open("w") as f:
+        fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
 
 
 def _alive(pid: int) -> bool:

@@ -15,6 +15,7 @@ IGNORE = 255
 """Label value of pixels that take part in nothing, in every prepared dataset."""
 
 CARD_FILE = "dataset_card.json"
+INPUTS_FILE = "inputs.json"
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 ModalityKind = Literal["optical", "sar", "height", "other"]
@@ -69,6 +70,8 @@ class Modality:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     source: SourceFormat = SourceFormat()
+    product: str = ""
+    """What the data's owners call it, such as ``Sentinel-1 GRD, radiometrically terrain-corrected``."""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -123,6 +126,8 @@ class DatasetCard:
     """Metres per pixel."""
     class_pixels: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     """Per split: pixels of each class, then ignored pixels (K + 1 numbers)."""
+    inputs: dict[str, str] = dataclasses.field(default_factory=dict)
+    """SHA-256 of the files that the dataset was made of; of ``inputs.json``, which lists them, where they are many."""
 
     def __post_init__(self) -> None:
         names = self.modality_names

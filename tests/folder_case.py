@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from raster_files import write_raster
 
-from dis2_jax.data.prepare import prepare_folder
+from dis2_jax.data import prepare as preparing
+from dis2_jax.data.builders.folder import find_folder
 from dis2_jax.data.source import TileSource
 from dis2_jax.schema import DatasetCard
 
@@ -57,7 +58,7 @@ def edit(root, old, new):
 
 
 def prepare(root, out="out"):
-    return prepare_folder(root, root / "card.toml", root / out)
+    return preparing.prepare(find_folder(root, root / "card.toml"), root / out)
 
 
 def read(root, split, out="out"):

@@ -65,7 +65,11 @@ def test_example_card_command(capsys):
     ("argv", "message"),
     [
         (("prepare", "synthetic_city", "--out", "x", "--sceen", "64"), "did you mean '--scene'"),
-        (("prepare", "folder", "--source", "x"), "--card is missing"),
+        (("prepare", "folder", "--source", "x", "--out", "y"), "--card is missing"),
+        (("prepare", "folder", "--source", "x"), "--out is missing"),
+        (("prepare", "synthetic_city", "--out", "x", "--workers", "-1"), "--workers -1"),
+        (("prepare", "synthetic_city", "--out", "x", "--engine-options", "a"), "write KEY=VALUE"),
+        (("prepare", "synthetic_city", "--out", "x", "--engine-options", "a=b"), "the local engine has none"),
         (("inspect", "nowhere"), "nowhere/dataset_card.json not found"),
         (("inspect", "nowhere", "--rows", "0"), "--rows 0"),
     ],

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from dis2_jax.data.builders.synthetic_city import SyntheticCityOptions, synthetic_city_tiles
+from dis2_jax.data.builders.scene_jobs import tiles_of
+from dis2_jax.data.builders.synthetic_city import SyntheticCity, SyntheticCityOptions
 from dis2_jax.data.synthetic import BUILDING, CAR, LEGEND, LOW_VEGETATION, ROAD, TREE, draw_scene
 from dis2_jax.schema import Dis2Error
 
@@ -62,7 +63,7 @@ def test_each_modality_alone_is_ambiguous(scenes):
 
 def test_tiles_put_together_are_the_scene():
     options = SyntheticCityOptions(train_scenes=1, scene=96, tile=32, seed=5)
-    tiles = list(synthetic_city_tiles(options, "train"))
+    tiles = list(tiles_of(SyntheticCity(options), "train"))
     scene = draw_scene(seed=5, split="train", index=0, size=96)
     rows = [np.concatenate([t.label for t in tiles[3 * r : 3 * r + 3]], 1) for r in range(3)]
     assert np.array_equal(np.concatenate(rows), scene.label)

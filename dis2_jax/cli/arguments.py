@@ -32,6 +32,17 @@ def parse_tile(text: str, *, option: str = "--tile") -> tuple[int, int]:
     return height, int(match[2] or height)
 
 
+def parse_pairs(texts: Sequence[str], *, option: str) -> dict[str, str]:
+    """Read ``KEY=VALUE`` texts."""
+    pairs = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise Dis2Error(f"{option} {text!r}: write KEY=VALUE")
+        pairs[key] = value
+    return pairs
+
+
 def write_json(path: Path, figures: dict[str, Any]) -> None:
     """Write figures to a file; ``Dis2Error`` where that cannot be."""
     try:

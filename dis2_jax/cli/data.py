@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dis2_jax.cli.arguments import refuse
+from dis2_jax.cli.arguments import parse_pairs, refuse
 from dis2_jax.schema import Dis2Error
 
 if TYPE_CHECKING:
-    from dis2_jax.data.prepare import Prepared
+    from dis2_jax.data.builders.scene_jobs import SceneDataset
+    from dis2_jax.data.preparing.engines import Engine
 
-Prepare = Callable[[argparse.Namespace], "Prepared"]
+Build = Callable[[argparse.Namespace], "SceneDataset"]
+"""Arguments -> the dataset that they describe, its source files looked at."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -50,7 +53,7 @@ def _add_synthetic_city(names: Any) -> None:
     )
     parser.add_argument("--tile", type=int, default=64, metavar="PIXELS", help="side of a tile (default: 64)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, another city (default: 0)")
-    _add_out(parser, _prepare_synthetic_city)
+    _add_out(parser, _synthetic_city)
 
 
 def _add_ombria(names: Any) -> None:
@@ -68,7 +71,7 @@ def _add_ombria(names: Any) -> None:
         action="store_true",
         help="call fully clouded Sentinel-2 after-chips available all the same",
     )
-    _add_out(parser, _prepare_ombria)
+    _add_out(parser, _ombria)
 
 
 def _add_folder(names: Any) -> None:
@@ -80,67 +83,106 @@ def _add_folder(names: Any) -> None:
     parser.add_argument("--source", metavar="DIR", help="folder that the card's patterns are relative to")
     parser.add_argument("--card", metavar="TOML", help="what the files are")
     parser.add_argument("--example-card", action="store_true", help="print a commented card and stop")
-    _add_out(parser, _prepare_folder, required=False)
+    _add_out(parser, _folder, required=False)
 
 
-def _add_out(parser: argparse.ArgumentParser, prepare: Prepare, *, required: bool = True) -> None:
+def _add_out(parser: argparse.ArgumentParser, build: Build, *, required: bool = True) -> None:
     parser.add_argument("--out", required=required, metavar="DIR", help="dataset folder to write")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace a prepared dataset that is at --out"
     )
-    parser.set_defaults(func=partial(_prepare, parser=parser, prepare=prepare))
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes (default: one per core; 0: this one alone)"
+    )
+    parser.add_argument(
+        "--engine", choices=("local", "dask"), default="local", help="what runs the jobs (default: local)"
+    )
+    parser.add_argument(
+        "--engine-options",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="dask: scheduler=ADDRESS or its scheduler file (default: --workers here), retries=N (default: 3)",
+    )
+    parser.set_defaults(func=partial(_prepare, parser=parser, build=build))
 
 
 def _prepare(
-    arguments: argparse.Namespace, rest: list[str], *, parser: argparse.ArgumentParser, prepare: Prepare
-) -> None:
+    arguments: argparse.Namespace, rest: list[str], *, parser: argparse.ArgumentParser, build: Build
+) -> int:
     refuse(rest, parser)
     if getattr(arguments, "example_card", False):
         from dis2_jax.data.builders.example_card import EXAMPLE_CARD
 
         print(EXAMPLE_CARD, end="")
-        return
-    prepared = prepare(arguments)
+        return 0
+    from dis2_jax.data.prepare import check_out, prepare
+
+    if arguments.out is None:
+        raise Dis2Error(f"{parser.prog}: --out is missing: name the folder to write")
+    engine = _engine(arguments)
+    check_out(arguments.out, overwrite=arguments.overwrite)
+    try:
+        prepared = prepare(
+            build(arguments), arguments.out, engine=engine, overwrite=arguments.overwrite, progress=True
+        )
+    except KeyboardInterrupt:
+        print("\ndis2: interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
     for note in prepared.notes:
         print(f"note: {note}")
     counts = ", ".join(f"{n} {split}" for split, n in prepared.card.splits.items())
     print(f"wrote {arguments.out}: {counts} tiles; look at it with `dis2 data inspect {arguments.out}`")
+    return 0
 
 
-def _prepare_synthetic_city(arguments: argparse.Namespace) -> Prepared:
-    from dis2_jax.data.prepare import SyntheticCityOptions, prepare_synthetic_city
+def _engine(arguments: argparse.Namespace) -> Engine:
+    from dis2_jax.data.preparing.engines import local_engine
 
-    options = SyntheticCityOptions(
-        train_scenes=arguments.train_scenes,
-        validation_scenes=arguments.validation_scenes,
-        test_scenes=arguments.test_scenes,
-        scene=arguments.scene,
-        tile=arguments.tile,
-        seed=arguments.seed,
+    options = parse_pairs(arguments.engine_options, option="--engine-options")
+    if arguments.engine == "local":
+        if options:
+            raise Dis2Error(
+                "--engine-options: the local engine has none; --workers is all there is to choose"
+            )
+        return local_engine(arguments.workers)
+    from dis2_jax.data.preparing.dask_engine import DaskEngine
+
+    return DaskEngine.of(options, workers=arguments.workers)
+
+
+def _synthetic_city(arguments: argparse.Namespace) -> SceneDataset:
+    from dis2_jax.data.builders.synthetic_city import SyntheticCity, SyntheticCityOptions
+
+    return SyntheticCity(
+        SyntheticCityOptions(
+            train_scenes=arguments.train_scenes,
+            validation_scenes=arguments.validation_scenes,
+            test_scenes=arguments.test_scenes,
+            scene=arguments.scene,
+            tile=arguments.tile,
+            seed=arguments.seed,
+        )
     )
-    return prepare_synthetic_city(options, arguments.out, overwrite=arguments.overwrite, progress=True)
 
 
-def _prepare_ombria(arguments: argparse.Namespace) -> Prepared:
-    from dis2_jax.data.prepare import OmbriaOptions, prepare_ombria
+def _ombria(arguments: argparse.Namespace) -> SceneDataset:
+    from dis2_jax.data.builders.ombria import OmbriaOptions, find_ombria
 
-    options = OmbriaOptions(
-        Path(arguments.source), holdout=arguments.holdout, keep_clouds=arguments.keep_clouds
+    return find_ombria(
+        OmbriaOptions(Path(arguments.source), holdout=arguments.holdout, keep_clouds=arguments.keep_clouds)
     )
-    return prepare_ombria(options, arguments.out, overwrite=arguments.overwrite, progress=True)
 
 
-def _prepare_folder(arguments: argparse.Namespace) -> Prepared:
-    from dis2_jax.data.prepare import prepare_folder
+def _folder(arguments: argparse.Namespace) -> SceneDataset:
+    from dis2_jax.data.builders.folder import find_folder
 
-    for name in ("source", "card", "out"):
+    for name in ("source", "card"):
         if getattr(arguments, name) is None:
             raise Dis2Error(
                 f"dis2 data prepare folder: --{name} is missing; --example-card prints a card to start from"
             )
-    return prepare_folder(
-        arguments.source, arguments.card, arguments.out, overwrite=arguments.overwrite, progress=True
-    )
+    return find_folder(arguments.source, arguments.card, progress=True)
 
 
 def _inspect(arguments: argparse.Namespace, rest: list[str], *, parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dis2_jax.data.builders.statistics import class_counts
+from dis2_jax.data.checksums import verify_checksums
 from dis2_jax.data.source import TileSource
 from dis2_jax.schema import IGNORE, ClassLegend, DatasetCard, Dis2Error, Modality
 
@@ -35,12 +36,13 @@ class Inspection:
 
 
 def inspect_dataset(folder: str | Path, *, progress: bool = False) -> Inspection:
-    """Read and check every record of every split.
+    """Compare every shard with its checksum, then read and check every record of every split.
 
     Raises ``Dis2Error`` for a missing, cut or corrupt shard (named), and contents that differ from the card.
     """
     folder = Path(folder)
     card = DatasetCard.load(folder)
+    verify_checksums(folder)
     splits = {split: _inspect_split(folder, card, split, progress=progress) for split in card.splits}
     return Inspection(folder, card, splits)
 

@@ -1,23 +1,28 @@
-"""The builders by name, with one way to run them: what `dis2 data prepare NAME` calls."""
+"""Turn a ``SceneDataset`` into a prepared dataset folder: what ``dis2 data prepare`` calls for every builder."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+import functools
+import shutil
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from dis2_jax.data.builders.card_parser import load_card
-from dis2_jax.data.builders.folder import Dropped, folder_spec, folder_tiles, tile_count
-from dis2_jax.data.builders.folder_scenes import find_scenes
-from dis2_jax.data.builders.ombria import OmbriaOptions, find_ombria, ombria_spec, ombria_tiles
-from dis2_jax.data.builders.synthetic_city import (
-    SyntheticCityOptions,
-    synthetic_city_spec,
-    synthetic_city_tiles,
-)
-from dis2_jax.data.builders.tiles import Tile
-from dis2_jax.data.builders.writer import check_out, write_dataset
-from dis2_jax.schema import DatasetCard
+from dis2_jax.data.builders.scene_jobs import SceneDataset
+from dis2_jax.data.preparing.engines import Engine, InProcess, WorkerDied
+from dis2_jax.data.preparing.finish import Split, check_splits, look_at_some, named_inputs, write_metadata
+from dis2_jax.data.preparing.parts import JobSummary
+from dis2_jax.data.preparing.resume import find_finished
+from dis2_jax.data.preparing.run_job import disk_faults, run_job, unfinished_job
+from dis2_jax.data.preparing.shards import SHARD_BYTES, WriteShard, plan_shards
+from dis2_jax.data.preparing.work import Work
+from dis2_jax.files import clear_leftovers, locked_folder, take_place
+from dis2_jax.schema import CARD_FILE, DatasetCard, Dis2Error
+
+_DATASET = "dataset"
+"""The finished shards' place in the work's folder."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,68 +33,146 @@ class Prepared:
     notes: tuple[str, ...] = ()
 
 
-def prepare_synthetic_city(
-    options: SyntheticCityOptions, out: str | Path, *, overwrite: bool = False, progress: bool = False
-) -> Prepared:
-    """Draw the synthetic city and write it to ``out``. Raises ``Dis2Error`` for an ``out`` in use."""
-    counts = {split: n * options.tiles_per_scene for split, n in options.scenes.items()}
-    splits = {split: synthetic_city_tiles(options, split) for split in counts}
-    watched = with_progress(splits, counts, shown=progress)
-    return Prepared(write_dataset(synthetic_city_spec(options), watched, out, overwrite=overwrite))
+def check_out(out: str | Path, *, overwrite: bool) -> None:
+    """Raise ``Dis2Error`` when ``out`` may not be written; only a prepared dataset may be overwritten."""
+    out = Path(out)
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not (out / CARD_FILE).is_file():
+        raise Dis2Error(f"{out} exists and is not a prepared dataset: choose another --out")
+    if not overwrite:
+        raise Dis2Error(f"{out} holds a prepared dataset already: choose another --out or add --overwrite")
 
 
-def prepare_ombria(
-    options: OmbriaOptions, out: str | Path, *, overwrite: bool = False, progress: bool = False
-) -> Prepared:
-    """Read OMBRIA in its original layout and write it to ``out``. ``Dis2Error`` names a faulty file."""
-    check_out(Path(out), overwrite=overwrite)
-    chips = find_ombria(options)
-    counts = {split: len(ids) for split, ids in chips.ids.items()}
-    splits = {split: ombria_tiles(chips, split) for split in counts}
-    card = write_dataset(
-        ombria_spec(chips), with_progress(splits, counts, shown=progress), out, overwrite=overwrite
-    )
-    where = {chip: split for split, ids in chips.ids.items() for chip in ids}
-    clouded = ", ".join(f"{chip} ({where[chip]})" for chip in chips.clouded) or "none"
-    if options.keep_clouds:
-        return Prepared(card, ("clouded S2 chips were not looked for (--keep-clouds)",))
-    return Prepared(card, (f"s2_after is absent under full cloud in {len(chips.clouded)} chips: {clouded}",))
-
-
-def prepare_folder(
-    source: str | Path,
-    card_file: str | Path,
+def prepare(
+    dataset: SceneDataset,
     out: str | Path,
     *,
+    engine: Engine | None = None,
     overwrite: bool = False,
+    shard_bytes: int = SHARD_BYTES,
     progress: bool = False,
 ) -> Prepared:
-    """Write the folder that a TOML card describes to ``out``. ``Dis2Error`` names the faulty file or key."""
-    check_out(Path(out), overwrite=overwrite)
-    card = load_card(card_file, source=source)
-    scenes = find_scenes(card, Path(source), progress=progress)
-    dropped = Dropped()
-    counts = {split: tile_count(card, scenes, split) for split in scenes.parts}
-    splits = {split: folder_tiles(card, scenes, split, dropped) for split in counts}
-    watched = with_progress(splits, counts, shown=progress)
-    written = write_dataset(folder_spec(card, scenes), watched, out, overwrite=overwrite)
-    notes = list(scenes.notes)
-    if dropped.ignored:
-        notes.append(f"{dropped.ignored} tiles were dropped: every label in them is ignored")
-    if dropped.empty:
-        notes.append(f"{dropped.empty} tiles were dropped: no modality has data there")
-    return Prepared(written, tuple(notes))
+    """Write all tiles of all jobs to the folder ``out``, which is whole or not there.
+
+    Unfinished work lies beside it in ``.NAME.partial``; the same call goes on from there after a kill, a full disk
+    or a faulty input, with any ``engine`` (default: this process) and any number of workers, to the same bytes.
+    Raises ``Dis2Error`` for an ``out`` that exists (unless ``overwrite`` and it is a prepared dataset), an empty
+    split, a bad tile or input, a full disk, a worker that died.
+    """
+    out = Path(out).absolute()
+    check_out(out, overwrite=overwrite)
+    folder = out.with_name(f".{out.name}.partial")
+    work = Work.of(dataset, folder)
+    with _unfinished(work):
+        clear_leftovers(out)
+        found = find_finished(work)
+        _run_jobs(work, found.finished, engine or InProcess(), progress=progress)
+        summaries = {n: JobSummary.load(work.summary(n)) for n in range(len(work.jobs))}
+        card = _join(work, summaries, engine or InProcess(), shard_bytes=shard_bytes, progress=progress)
+        with disk_faults(folder):
+            take_place(folder / _DATASET, out)
+    return Prepared(card, (*dataset.notes(), *found.notes, *_counted(summaries.values())))
 
 
-def with_progress(
-    splits: Mapping[str, Iterable[Tile]], counts: Mapping[str, int], *, shown: bool
-) -> Mapping[str, Iterable[Tile]]:
-    """Wrap each split in a tqdm bar on standard error; ``counts`` are expected tiles per split."""
-    if not shown:
-        return splits
+@contextlib.contextmanager
+def _unfinished(work: Work) -> Iterator[None]:
+    """Hold the work's folder. It is gone after success, and after a failure that left nothing to keep."""
+    folder = work.folder
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked_folder(folder))
+        except BlockingIOError as e:
+            raise Dis2Error(
+                f"{folder} is in use by another `dis2 data prepare`; wait for that one or end it"
+            ) from e
+        except OSError as e:
+            raise Dis2Error(
+                f"cannot write in {folder.parent} ({e.strerror or e}): choose another --out"
+            ) from e
+        try:
+            yield
+        except Dis2Error as e:
+            raise _with_what_is_kept(work, e) from e
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _with_what_is_kept(work: Work, e: Dis2Error) -> Dis2Error:
+    """Name the job of a dead worker, and say how to go on where a part is finished; else clear up."""
+    message = str(e)
+    if isinstance(e, WorkerDied):
+        at = e.item if isinstance(e.item, int) else unfinished_job(work, e.pids)
+        message += f" at job {work.jobs[at].split}/{work.jobs[at].id}" if at is not None else ""
+    kept = sum(work.summary(n).exists() for n in range(len(work.jobs)))
+    if not kept:
+        shutil.rmtree(work.folder, ignore_errors=True)
+        return Dis2Error(message)
+    return Dis2Error(
+        f"{message}; {kept} of {len(work.jobs)} jobs are done and kept in {work.folder}: the same command goes on there"
+    )
+
+
+def _run_jobs(work: Work, finished: Collection[int], engine: Engine, *, progress: bool) -> None:
     from tqdm import tqdm
 
-    def bar(split: str) -> Iterator[Tile]:  # a generator: the bar appears when its split's turn comes
-        yield from tqdm(splits[split], total=counts[split], desc=f"{split:>10}", unit="tile", mininterval=0.5)
+    counts = [work.dataset.tile_count(job) for job in work.jobs]
+    left = [n for n in range(len(work.jobs)) if n not in finished]
+    if engine.elsewhere:
+        work.save()
+    bar = tqdm(
+        total=sum(counts),
+        initial=sum(counts[n] for n in finished),
+        desc="     tiles",
+        unit="tile",
+        mininterval=0.5,
+        disable=not progress,
+    )
+    with bar, contextlib.closing(engine.run(functools.partial(run_job, work), left)) as results:
+        for number in results:
+            bar.update(counts[number])
 
-    return {split: bar(split) for split in splits}
+
+def _join(
+    work: Work, summaries: Mapping[int, JobSummary], engine: Engine, *, shard_bytes: int, progress: bool
+) -> DatasetCard:
+    """Write shards and metadata of all finished jobs to the folder that becomes the dataset."""
+    from tqdm import tqdm
+
+    spec = work.dataset.spec
+    of_split: dict[str, dict[int, JobSummary]] = {}
+    for number, summary in summaries.items():
+        of_split.setdefault(work.jobs[number].split, {})[number] = summary
+    check_splits(spec, {split: tuple(own.values()) for split, own in of_split.items()})
+    inputs = named_inputs(tuple(summaries.values()), work.dataset.root)
+    splits = {
+        split: Split(
+            tuple(own.values()), tuple(plan_shards(f"{spec.name}-{split}", own, shard_bytes=shard_bytes))
+        )
+        for split, own in of_split.items()
+    }
+    folder = work.folder / _DATASET
+    with disk_faults(work.folder):
+        folder.mkdir()
+    plans = [p for split in splits.values() for p in split.plans]
+    if sum(s.size for s in summaries.values()) <= shard_bytes:
+        engine = InProcess()  # done before another process has started
+    with contextlib.closing(engine.run(WriteShard(work, folder), plans)) as results:
+        bar = tqdm(results, total=len(plans), desc="    shards", unit="shard", disable=not progress)
+        shards = list(bar)
+    with disk_faults(work.folder):
+        card = write_metadata(spec, splits, inputs, shards, folder)
+    look_at_some(folder, card)
+    return card
+
+
+def _counted(summaries: Iterable[JobSummary]) -> list[str]:
+    """Sum what the jobs dropped and noted."""
+    dropped: Counter[str] = Counter()
+    noted: Counter[str] = Counter()
+    for summary in summaries:
+        dropped.update(summary.dropped)
+        noted.update(summary.noted)
+    return [
+        *(f"{n} tiles were dropped: {reason}" for reason, n in sorted(dropped.items())),
+        *(f"{n} {text}" for text, n in sorted(noted.items()) if n),
+    ]

@@ -138,13 +138,14 @@ class TileSource:
 
     def _open(self, shard: int) -> Any:
         """Open a shard and check its length; forget the reader unused for longest if there are too many."""
-        self._readers[shard] = reader = _open_shard(self._paths[shard], self._lengths[shard])
+        self._readers[shard] = reader = open_shard(self._paths[shard], self._lengths[shard])
         if len(self._readers) > MAX_OPEN_SHARDS:
             self._readers.popitem(last=False)  # not closed: another thread may be reading from it
         return reader
 
 
-def _open_shard(path: Path, length: int) -> Any:
+def open_shard(path: Path, length: int) -> Any:
+    """Return an ArrayRecord reader. ``Dis2Error`` unless the file is there with ``length`` records."""
     from array_record.python.array_record_module import ArrayRecordReader
 
     if not path.is_file():

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import shutil
 import zlib
@@ -18,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dis2_jax.files import write_whole
+from dis2_jax.files import LOCK_FILE, locked_folder, write_whole
 from dis2_jax.schema import Dis2Error
 
 JOURNAL = "journal.jsonl"
@@ -98,16 +97,15 @@ def opened(out: Path, fingerprint: str) -> Iterator[Journal]:
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
     """Make and lock a folder; the lock dies with its process."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        f = (folder / ".lock").open("w")
-    except OSError as e:
-        raise OutputError(f"{folder.parent} cannot be written ({e.strerror}): choose another --out") from e
-    with f:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(locked_folder(folder))
         except BlockingIOError as e:
             raise OutputError(f"{folder} is in use by another `dis2 predict`; wait or end that one") from e
+        except OSError as e:
+            raise OutputError(
+                f"{folder.parent} cannot be written ({e.strerror}): choose another --out"
+            ) from e
         yield
 
 
@@ -144,5 +142,5 @@ def _is_whole(path: Path, size: int, checksum: int) -> bool:
 
 def _empty(folder: Path) -> None:
     for path in folder.iterdir():
-        if path.name != ".lock":
+        if path.name != LOCK_FILE:
             path.unlink() if path.is_file() else shutil.rmtree(path)

@@ -44,6 +44,19 @@ def count_tiles(rect: Rect, tile: tuple[int, int], *, overlap: int = 0) -> int:
     return len(_starts(rect.height, tile[0], overlap)) * len(_starts(rect.width, tile[1], overlap))
 
 
+def cut_bands(rect: Rect, tile: tuple[int, int], *, overlap: int = 0, tiles: int = 256) -> Iterator[Rect]:
+    """Yield parts of ``rect`` that ``cut_tiles`` cuts into the same tiles in the same order, about ``tiles`` each.
+
+    With ``overlap`` neighbouring bands overlap too.
+    """
+    rows = _starts(rect.height, tile[0], overlap)
+    per_band = max(1, tiles // len(_starts(rect.width, tile[1], overlap)))
+    for first in range(0, len(rows), per_band):
+        band = rows[first : first + per_band]
+        height = min(band[-1] + tile[0], rect.height) - band[0]
+        yield Rect(rect.row + band[0], rect.col, height, rect.width)
+
+
 def split_scene(
     size: tuple[int, int], boxes: Mapping[str, Sequence[tuple[float, float, float, float]]]
 ) -> dict[str, list[Rect]]:

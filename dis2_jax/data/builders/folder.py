@@ -12,72 +12,113 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
-from dis2_jax.data.builders.cutting import Rect, count_tiles, cut_tiles
+from dis2_jax.data.builders.card_parser import load_card
+from dis2_jax.data.builders.cutting import Rect, count_tiles, cut_bands, cut_tiles
 from dis2_jax.data.builders.folder_card import FolderCard, FolderModality
-from dis2_jax.data.builders.folder_scenes import FolderScene, FolderScenes
+from dis2_jax.data.builders.folder_scenes import FolderScene, FolderScenes, find_scenes
 from dis2_jax.data.builders.label_codes import LabelCoder
+from dis2_jax.data.builders.scene_jobs import Dropped, Job
 from dis2_jax.data.builders.tiles import DatasetSpec, Tile
 from dis2_jax.data.places import Place
 from dis2_jax.data.rasters import RasterReader, check_finite, nodata_mask, to_stored
 from dis2_jax.schema import IGNORE, Modality, SourceFormat
 
 
-@dataclasses.dataclass
-class Dropped:
-    """Tiles that were cut but not kept, counted while they stream by."""
+@dataclasses.dataclass(frozen=True)
+class Folder:
+    """The dataset, a ``SceneDataset``: one job per scene, several for a large one."""
 
-    ignored: int = 0
-    empty: int = 0
+    card: FolderCard
+    root: Path
+    scenes: FolderScenes
+
+    @property
+    def options(self) -> FolderCard:
+        """Return the card: with a job's scene and rectangle it decides the tiles."""
+        return self.card
+
+    @property
+    def spec(self) -> DatasetSpec:
+        """Describe the dataset. Raises ``Dis2Error`` for names or sizes that cannot be."""
+        card, scenes = self.card, self.scenes
+        return DatasetSpec(
+            name=card.name,
+            modalities=tuple(
+                Modality(
+                    m.name, channels, kind=m.kind, unit=m.unit, bands=m.band_names, source=_source_format(m)
+                )
+                for m, channels in zip(card.modalities, scenes.channels, strict=True)
+            ),
+            dtypes=scenes.dtypes,
+            legend=card.legend,
+            tile=card.tile,
+            description=card.description,
+            source=card.source,
+            licence=card.licence,
+            ground_sampling_distance=card.ground_sampling_distance,
+        )
+
+    def jobs(self) -> list[Job]:
+        """List the scenes' parts in bands of tiles; ``detail`` is a ``_Part``."""
+        return [
+            Job(
+                id=f"{scene.id}_y{band.row:05d}_x{band.col:05d}",
+                split=split,
+                inputs=(scene.label.path, *(info.path for info in scene.images.values())),
+                detail=_Part(scene, band),
+            )
+            for split, parts in self.scenes.parts.items()
+            for scene, rect in parts
+            for band in cut_bands(rect, self.card.tile, overlap=_overlap(self.card, split))
+        ]
+
+    def tile_count(self, job: Job) -> int:
+        """Return how many tiles the job's band is cut into."""
+        return count_tiles(job.detail.rect, self.card.tile, overlap=_overlap(self.card, job.split))
+
+    def tiles(self, job: Job) -> Iterator[Tile | Dropped]:
+        """Yield the band's tiles row by row, reading a window at a time.
+
+        Training tiles share ``overlap`` pixels, test tiles ``test_overlap``; in validation every pixel counts once.
+        Raises ``Dis2Error`` naming a file that is damaged or holds NaN or inf outside its nodata.
+        """
+        with _open_scene(self.card, self.scenes.dtypes, job.detail.scene) as cutter:
+            for part in cut_tiles(job.detail.rect, self.card.tile, overlap=_overlap(self.card, job.split)):
+                tile = cutter.cut(part)
+                if not tile.images:
+                    yield Dropped("no modality has data there")
+                elif (tile.label == IGNORE).all():
+                    yield Dropped("every label in them is ignored")
+                else:
+                    yield tile
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what was found while matching files."""
+        return self.scenes.notes
 
 
-def folder_spec(card: FolderCard, scenes: FolderScenes) -> DatasetSpec:
-    """Describe the dataset. Raises ``Dis2Error`` for names or sizes that cannot be."""
-    return DatasetSpec(
-        name=card.name,
-        modalities=tuple(
-            Modality(m.name, channels, kind=m.kind, unit=m.unit, bands=m.band_names, source=_source_format(m))
-            for m, channels in zip(card.modalities, scenes.channels, strict=True)
-        ),
-        dtypes=scenes.dtypes,
-        legend=card.legend,
-        tile=card.tile,
-        description=card.description,
-        source=card.source,
-        licence=card.licence,
-        ground_sampling_distance=card.ground_sampling_distance,
-    )
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """A rectangle of a scene."""
+
+    scene: FolderScene
+    rect: Rect
+
+
+def find_folder(source: str | Path, card_file: str | Path, *, progress: bool = False) -> Folder:
+    """Read a TOML card and check all files that it names. ``Dis2Error`` names the faulty file or key."""
+    card = load_card(card_file, source=source)
+    return Folder(card, Path(source), find_scenes(card, Path(source), progress=progress))
 
 
 def _source_format(m: FolderModality) -> SourceFormat:
     nodata = None if m.nodata is None or np.isnan(m.nodata) else m.nodata
     return SourceFormat(bands=tuple(m.bands), scale=m.scale, offset=m.offset, nodata=nodata)
-
-
-def tile_count(card: FolderCard, scenes: FolderScenes, split: str) -> int:
-    """Return how many tiles are cut in a split, before any is dropped."""
-    return sum(count_tiles(rect, card.tile, overlap=_overlap(card, split)) for _, rect in scenes.parts[split])
-
-
-def folder_tiles(card: FolderCard, scenes: FolderScenes, split: str, dropped: Dropped) -> Iterator[Tile]:
-    """Yield one split's tiles, scene by scene, row by row, reading a window at a time.
-
-    Training tiles share ``overlap`` pixels, test tiles ``test_overlap``; in validation every pixel counts once.
-    Raises ``Dis2Error`` naming a file that is damaged or holds NaN or inf outside its nodata.
-    """
-    for scene, rect in scenes.parts[split]:
-        with _open_scene(card, scenes, scene) as cutter:
-            for part in cut_tiles(rect, card.tile, overlap=_overlap(card, split)):
-                tile = cutter.cut(part)
-                if not tile.images:
-                    dropped.empty += 1
-                elif (tile.label == IGNORE).all():
-                    dropped.ignored += 1
-                else:
-                    yield tile
 
 
 def _overlap(card: FolderCard, split: str) -> int:
@@ -111,11 +152,11 @@ class _SceneCutter:
 
 
 @contextlib.contextmanager
-def _open_scene(card: FolderCard, scenes: FolderScenes, scene: FolderScene) -> Iterator[_SceneCutter]:
+def _open_scene(card: FolderCard, dtypes: Sequence[str], scene: FolderScene) -> Iterator[_SceneCutter]:
     with contextlib.ExitStack() as stack:
         images = {
             m.name: (m, dtype, stack.enter_context(RasterReader(scene.images[m.name].path, bands=m.bands)))
-            for m, dtype in zip(card.modalities, scenes.dtypes, strict=True)
+            for m, dtype in zip(card.modalities, dtypes, strict=True)
             if m.name in scene.images
         }
         label = stack.enter_context(RasterReader(scene.label.path))

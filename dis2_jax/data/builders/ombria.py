@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dis2_jax.data.builders.scene_jobs import Job, bundles
 from dis2_jax.data.builders.tiles import DatasetSpec, Tile
 from dis2_jax.data.rasters import read_raster
 from dis2_jax.schema import ClassLegend, Dis2Error, Modality
@@ -30,6 +31,7 @@ LEGEND = ClassLegend(names=("dry", "flooded"), colors=((170, 150, 110), (30, 110
 _SENSORS = ("S1", "S2")
 _MOMENTS = ("before", "after")
 _CHANNELS = {"S1": 1, "S2": 3}
+_PRODUCTS = {"S1": "Sentinel-1 backscatter, 8 bits", "S2": "Sentinel-2 false colours, 8 bits"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,15 +44,87 @@ class OmbriaOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class OmbriaChips:
-    """Checked ids per split, and the ids whose S2 after-chip shows nothing but cloud."""
+class Ombria:
+    """The dataset, a ``SceneDataset``: checked ids per split; ids whose S2 after-chip shows nothing but cloud."""
 
     options: OmbriaOptions
     ids: dict[str, tuple[str, ...]]
     clouded: tuple[str, ...]
 
+    @property
+    def root(self) -> Path:
+        """The folder with both sensors."""
+        return self.options.source
 
-def find_ombria(options: OmbriaOptions) -> OmbriaChips:
+    @property
+    def spec(self) -> DatasetSpec:
+        """Describe the dataset."""
+        clouds = ", ".join(self.clouded) or "none"
+        return DatasetSpec(
+            name="ombria",
+            modalities=tuple(
+                Modality(
+                    f"{sensor.lower()}_{moment}",
+                    _CHANNELS[sensor],
+                    kind="sar" if sensor == "S1" else "optical",
+                    unit="digital number",
+                    product=f"{_PRODUCTS[sensor]}, {moment} the flood",
+                )
+                for moment in _MOMENTS
+                for sensor in _SENSORS
+            ),
+            dtypes=("uint8",) * 4,
+            legend=LEGEND,
+            tile=CHIP,
+            description=(
+                f"OMBRIA flood chips; {self.options.holdout} official training chips held out for validation; "
+                f"s2_after marked absent under full cloud: {clouds}."
+            ),
+            source="github.com/geodrak/OMBRIA (Drakonakis et al., IEEE JSTARS 2022)",
+            licence="contains modified Copernicus Sentinel data; the repository states no licence",
+            ground_sampling_distance=10.0,
+        )
+
+    def jobs(self) -> list[Job]:
+        """Bundle each split's chips by ascending id; ``detail`` holds the ids."""
+        return [
+            Job(
+                id=bundle[0],
+                split=split,
+                inputs=tuple(p for chip in bundle for p in _files(self.options.source, _folder(split), chip)),
+                detail=bundle,
+            )
+            for split, chips in self.ids.items()
+            for bundle in bundles(chips)
+        ]
+
+    def tile_count(self, job: Job) -> int:
+        """Every chip is a tile."""
+        return len(job.detail)
+
+    def tiles(self, job: Job) -> Iterator[Tile]:
+        """Yield the job's chips. ``Dis2Error`` names a damaged or unfitting file."""
+        source, folder = self.options.source, _folder(job.split)
+        for chip in job.detail:
+            images = {
+                f"{sensor.lower()}_{moment}": _read(source, sensor, folder, moment, chip)
+                for moment in _MOMENTS
+                for sensor in _SENSORS
+            }
+            if chip in self.clouded:
+                del images["s2_after"]
+            yield Tile(tile_id=chip, images=images, label=_label(source, folder, chip))
+
+    def notes(self) -> tuple[str, ...]:
+        """Say which chips lie under cloud."""
+        if self.options.keep_clouds:
+            return ("clouded S2 chips were not looked for (--keep-clouds)",)
+        where = {chip: split for split, ids in self.ids.items() for chip in ids}
+        clouded = ", ".join(f"{chip} ({where[chip]})" for chip in self.clouded) or "none"
+        return (f"s2_after is absent under full cloud in {len(self.clouded)} chips: {clouded}",)
+
+
+def find_ombria(options: OmbriaOptions) -> Ombria:
     """List the chips, check that every file has its counterparts, split, and look for clouds.
 
     Raises ``Dis2Error`` naming the folder or file that is missing, or for a hold-out that leaves no training
@@ -73,49 +147,7 @@ def find_ombria(options: OmbriaOptions) -> OmbriaChips:
         "test": tuple(official["test"]),
     }
     clouded = () if options.keep_clouds else _clouded(options.source, ids)
-    return OmbriaChips(options, ids, clouded)
-
-
-def ombria_spec(chips: OmbriaChips) -> DatasetSpec:
-    """Describe the dataset."""
-    clouds = ", ".join(chips.clouded) or "none"
-    return DatasetSpec(
-        name="ombria",
-        modalities=tuple(
-            Modality(
-                f"{sensor.lower()}_{moment}",
-                _CHANNELS[sensor],
-                kind="sar" if sensor == "S1" else "optical",
-                unit="digital number",
-            )
-            for moment in _MOMENTS
-            for sensor in _SENSORS
-        ),
-        dtypes=("uint8",) * 4,
-        legend=LEGEND,
-        tile=CHIP,
-        description=(
-            f"OMBRIA flood chips; {chips.options.holdout} official training chips held out for validation; "
-            f"s2_after marked absent under full cloud: {clouds}."
-        ),
-        source="github.com/geodrak/OMBRIA (Drakonakis et al., IEEE JSTARS 2022)",
-        licence="contains modified Copernicus Sentinel data; the repository states no licence",
-        ground_sampling_distance=10.0,
-    )
-
-
-def ombria_tiles(chips: OmbriaChips, split: str) -> Iterator[Tile]:
-    """Yield one split's chips by ascending id. ``Dis2Error`` names a damaged or unfitting file."""
-    folder = "test" if split == "test" else "train"
-    for chip in chips.ids[split]:
-        images = {
-            f"{sensor.lower()}_{moment}": _read(chips.options.source, sensor, folder, moment, chip)
-            for moment in _MOMENTS
-            for sensor in _SENSORS
-        }
-        if chip in chips.clouded:
-            del images["s2_after"]
-        yield Tile(tile_id=chip, images=images, label=_label(chips.options.source, folder, chip))
+    return Ombria(options, ids, clouded)
 
 
 def is_clouded(s2_after: np.ndarray) -> bool:
@@ -127,6 +159,15 @@ def is_clouded(s2_after: np.ndarray) -> bool:
     """
     swir, rest = s2_after[..., 0], s2_after[..., 1:].max(-1)
     return bool(((s2_after.min(-1) >= CLOUD_BRIGHTNESS) & (swir <= rest)).mean() > CLOUD_SHARE)
+
+
+def _folder(split: str) -> str:
+    """The official split that a split's chips come from."""
+    return "test" if split == "test" else "train"
+
+
+def _files(source: Path, folder: str, chip: str) -> list[Path]:
+    return [_path(source, sensor, folder, m, chip) for sensor in _SENSORS for m in (*_MOMENTS, "mask")]
 
 
 def _path(source: Path, sensor: str, folder: str, moment: str, chip: str) -> Path:
@@ -169,8 +210,7 @@ def _ids_in(directory: Path, prefix: str) -> set[str]:
 def _clouded(source: Path, ids: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
     def each() -> Iterable[str]:
         for split, chips in ids.items():
-            folder = "test" if split == "test" else "train"
-            yield from (c for c in chips if is_clouded(_read(source, "S2", folder, "after", c)))
+            yield from (c for c in chips if is_clouded(_read(source, "S2", _folder(split), "after", c)))
 
     return tuple(sorted(each()))
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from dis2_jax.data.builders.tiles import DatasetSpec, Tile
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,3 +81,16 @@ class SceneDataset(Protocol):
 
     def notes(self) -> Sequence[str]:
         """Return what the user should know before any tile is read, a line each."""
+
+
+def bundles(items: Sequence[T], *, size: int = 64) -> Iterator[tuple[T, ...]]:
+    """Cut a list of small things, such as chips, into jobs' worth."""
+    for start in range(0, len(items), size):
+        yield tuple(items[start : start + size])
+
+
+def tiles_of(dataset: SceneDataset, split: str) -> Iterator[Tile]:
+    """Yield a split's tiles without preparing anything."""
+    for job in dataset.jobs():
+        if job.split == split:
+            yield from (item for item in dataset.tiles(job) if isinstance(item, Tile))

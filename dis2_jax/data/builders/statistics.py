@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -26,17 +27,35 @@ class ChannelMoments:
 
     def add(self, pixels: np.ndarray) -> None:
         """Add ``[N, C]`` pixels of any dtype."""
-        n = len(pixels)
-        if n == 0:
+        if len(pixels) == 0:
             return
         x = pixels.astype(np.float64)
         mean = x.mean(0)
-        m2 = np.square(x - mean).sum(0)
+        self._merge(len(x), mean, np.square(x - mean).sum(0))
+
+    def merge(self, other: ChannelMoments) -> None:
+        """Add all that ``other`` has seen."""
+        if other.count:
+            self._merge(other.count, other.mean, other.m2)
+
+    def _merge(self, n: int, mean: np.ndarray, m2: np.ndarray) -> None:
         delta = mean - self.mean
         total = self.count + n
         self.m2 += m2 + np.square(delta) * (self.count * n / total)
         self.mean += delta * (n / total)
         self.count = total
+
+    def to_list(self) -> list[Any]:
+        """Return count, means and squared deviations as JSON holds them; ``of_list`` is the exact inverse."""
+        return [self.count, self.mean.tolist(), self.m2.tolist()]
+
+    @classmethod
+    def of_list(cls, values: list[Any]) -> ChannelMoments:
+        """Read what ``to_list`` wrote."""
+        count, mean, m2 = values
+        moments = cls(len(mean), count)
+        moments.mean, moments.m2 = np.array(mean), np.array(m2)
+        return moments
 
     @property
     def std(self) -> np.ndarray:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
+from dis2_jax.data.builders.scene_jobs import Job
 from dis2_jax.data.builders.tiles import DatasetSpec, Tile, check_tile_size
 from dis2_jax.data.places import Place
 from dis2_jax.data.synthetic import LEGEND, MODALITIES, PIXEL_METRES, draw_scene
@@ -40,44 +41,58 @@ class SyntheticCityOptions:
         counts = {"train": self.train_scenes, "validation": self.validation_scenes, "test": self.test_scenes}
         return {k: n for k, n in counts.items() if n}
 
+
+@dataclasses.dataclass(frozen=True)
+class SyntheticCity:
+    """The dataset, a ``SceneDataset``: one job per scene."""
+
+    options: SyntheticCityOptions
+    root: None = None
+
     @property
-    def tiles_per_scene(self) -> int:
-        """Tiles cut from one scene."""
-        return (self.scene // self.tile) ** 2
+    def spec(self) -> DatasetSpec:
+        """Describe the dataset."""
+        return DatasetSpec(
+            name="synthetic_city",
+            modalities=MODALITIES,
+            dtypes=("uint8", "float32"),
+            legend=LEGEND,
+            tile=(self.options.tile, self.options.tile),
+            description=(
+                "Procedural city scenes (RGB and height above ground) in which each modality alone is ambiguous; "
+                f"drawn by dis2_jax, seed {self.options.seed}, scenes of {self.options.scene} pixels."
+            ),
+            source="drawn by dis2_jax.data.synthetic",
+            licence="Apache-2.0",
+            ground_sampling_distance=PIXEL_METRES,
+        )
 
+    def jobs(self) -> list[Job]:
+        """List the scenes; ``detail`` is a scene's number in its split."""
+        return [
+            Job(id=f"{split}{index:03d}", split=split, detail=index)
+            for split, count in self.options.scenes.items()
+            for index in range(count)
+        ]
 
-def synthetic_city_spec(options: SyntheticCityOptions) -> DatasetSpec:
-    """Describe the dataset."""
-    return DatasetSpec(
-        name="synthetic_city",
-        modalities=MODALITIES,
-        dtypes=("uint8", "float32"),
-        legend=LEGEND,
-        tile=(options.tile, options.tile),
-        description=(
-            "Procedural city scenes (RGB and height above ground) in which each modality alone is ambiguous; "
-            f"drawn by dis2_jax, seed {options.seed}, scenes of {options.scene} pixels."
-        ),
-        source="drawn by dis2_jax.data.synthetic",
-        licence="Apache-2.0",
-        ground_sampling_distance=PIXEL_METRES,
-    )
+    def tile_count(self, job: Job) -> int:
+        """Return the same for every scene."""
+        return (self.options.scene // self.options.tile) ** 2
 
-
-def synthetic_city_tiles(
-    options: SyntheticCityOptions, split: str, *, progress: Callable[[int], None] = lambda n: None
-) -> Iterator[Tile]:
-    """Yield the tiles of one split, scene by scene, row by row; ``progress(1)`` is called per tile."""
-    t = options.tile
-    for index in range(options.scenes[split]):
-        scene = draw_scene(seed=options.seed, split=split, index=index, size=options.scene)
-        for y in range(0, options.scene, t):
-            for x in range(0, options.scene, t):
+    def tiles(self, job: Job) -> Iterator[Tile]:
+        """Draw the scene and yield its tiles row by row."""
+        t, size = self.options.tile, self.options.scene
+        scene = draw_scene(seed=self.options.seed, split=job.split, index=job.detail, size=size)
+        for y in range(0, size, t):
+            for x in range(0, size, t):
                 at = (slice(y, y + t), slice(x, x + t))
                 yield Tile(
-                    tile_id=f"{split}{index:03d}_y{y:04d}_x{x:04d}",
+                    tile_id=f"{job.id}_y{y:04d}_x{x:04d}",
                     images={"rgb": scene.rgb[at], "ndsm": scene.ndsm[at]},
                     label=scene.label[at],
-                    place=Place(f"{split}{index:03d}", y, x, t, t),
+                    place=Place(job.id, y, x, t, t),
                 )
-                progress(1)
+
+    def notes(self) -> tuple[str, ...]:
+        """Return nothing."""
+        return ()

@@ -8,66 +8,53 @@ no dataset card; training reads what ``dis2 data prepare`` writes, which has the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
 
 from dis2_jax.data.builders.features import record_features
-from dis2_jax.data.builders.ombria import OmbriaOptions, find_ombria, ombria_spec, ombria_tiles
-from dis2_jax.data.builders.synthetic_city import (
-    SyntheticCityOptions,
-    synthetic_city_spec,
-    synthetic_city_tiles,
-)
-from dis2_jax.data.builders.tiles import DatasetSpec, Tile, record
+from dis2_jax.data.builders.ombria import OmbriaOptions, find_ombria
+from dis2_jax.data.builders.scene_jobs import SceneDataset, tiles_of
+from dis2_jax.data.builders.synthetic_city import SyntheticCity as City
+from dis2_jax.data.builders.synthetic_city import SyntheticCityOptions
+from dis2_jax.data.builders.tiles import record
 
 
 class _TileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Shared part: a ``spec`` gives the features, tiles give the examples."""
+    """Any dataset that ``dis2 data prepare`` knows."""
 
     VERSION = tfds.core.Version("1.0.0")
-    spec: DatasetSpec
+
+    def __init__(self, dataset: SceneDataset, **kwargs: Any) -> None:
+        self.dataset = dataset
+        super().__init__(**kwargs)
 
     def _info(self) -> Any:
+        spec = self.dataset.spec
         return tfds.core.DatasetInfo(
-            builder=self, description=self.spec.description, features=record_features(self.spec)
+            builder=self, description=spec.description, features=record_features(spec)
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
-        return {split: self._generate_examples(tiles) for split, tiles in self.tiles().items()}
+        splits = dict.fromkeys(job.split for job in self.dataset.jobs())
+        return {split: self._generate_examples(split) for split in splits}
 
-    def _generate_examples(self, tiles: Iterable[Tile]) -> Iterator[tuple[str, dict[str, Any]]]:
-        for tile in tiles:
-            yield tile.tile_id, record(self.spec, tile)
-
-    def tiles(self) -> dict[str, Iterable[Tile]]:
-        """Return the tiles of each split."""
-        raise NotImplementedError
+    def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        for tile in tiles_of(self.dataset, split):
+            yield tile.tile_id, record(self.dataset.spec, tile)
 
 
 class SyntheticCity(_TileBuilder, skip_registration=True):  # type: ignore[call-arg]
     """The embedded demo data."""
 
     def __init__(self, *, options: SyntheticCityOptions | None = None, **kwargs: Any) -> None:
-        self.options = options or SyntheticCityOptions()
-        self.spec = synthetic_city_spec(self.options)
-        super().__init__(**kwargs)
-
-    def tiles(self) -> dict[str, Iterable[Tile]]:
-        """Draw the scenes of each split."""
-        return {split: synthetic_city_tiles(self.options, split) for split in self.options.scenes}
+        super().__init__(City(options or SyntheticCityOptions()), **kwargs)
 
 
 class Ombria(_TileBuilder, skip_registration=True):  # type: ignore[call-arg]
     """OMBRIA from its original folders; ``source`` holds OmbriaS1 and OmbriaS2."""
 
     def __init__(self, *, source: str | Path, holdout: int = 48, **kwargs: Any) -> None:
-        self.chips = find_ombria(OmbriaOptions(Path(source), holdout=holdout))
-        self.spec = ombria_spec(self.chips)
-        super().__init__(**kwargs)
-
-    def tiles(self) -> dict[str, Iterable[Tile]]:
-        """Read the chips of each split."""
-        return {split: ombria_tiles(self.chips, split) for split in self.chips.ids}
+        super().__init__(find_ombria(OmbriaOptions(Path(source), holdout=holdout)), **kwargs)
