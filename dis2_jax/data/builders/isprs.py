@@ -129,7 +129,7 @@ class IsprsDataset:
             overlap=self._overlap(job.split),
             inward=self.options.edges == "inward",
         )
-        yield from cut_scene(scene, parts, tile=self.spec.tile, decode=self.options.rule.decode)
+        yield from cut_scene(scene, parts, tile=self.spec.tile, read_label=self.options.rule.read)
 
     def notes(self) -> Sequence[str]:
         """What was decided when the files were looked for."""

@@ -15,7 +15,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from dis2_jax.data.rasters import RasterReader
+from dis2_jax.data.rasters import RasterReader, Window
 from dis2_jax.schema import IGNORE, ClassLegend, Dis2Error, nearest
 
 NAMES = ("impervious_surface", "building", "low_vegetation", "tree", "car", "clutter")
@@ -63,6 +63,10 @@ class LabelRule:
         """The classes that are left."""
         count = len(NAMES) if self.clutter == "class" else len(NAMES) - 1
         return ClassLegend(NAMES[:count], COLORS[:count])
+
+    def read(self, reader: RasterReader, window: Window) -> np.ndarray:
+        """Read a window of a label file as ``decode`` gives it."""
+        return self.decode(reader.read(window), reader.path)
 
     def decode(self, rgb: np.ndarray, path: Path) -> np.ndarray:
         """Return uint8 class numbers ``[h, w]`` of colours uint8 ``[h, w, 3]``; strays become ``IGNORE``.

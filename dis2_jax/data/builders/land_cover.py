@@ -11,6 +11,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from dis2_jax.data.rasters import RasterReader, Window
 from dis2_jax.schema import IGNORE, ClassLegend, Dis2Error
 
 Scheme = Literal["contest", "simplified", "igbp"]
@@ -60,6 +61,13 @@ class CodeTable:
 
     legend: ClassLegend
     classes: tuple[tuple[int, int], ...]
+
+    def read(self, reader: RasterReader, window: Window) -> np.ndarray:
+        """Read a window of a label file; ``Dis2Error`` names the file and its unknown codes."""
+        try:
+            return self.decode(reader.read(window)[..., 0])
+        except Dis2Error as e:
+            raise Dis2Error(f"{reader.path} holds {e}") from e
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Return uint8 class numbers of integer codes, any shape. Raises ``Dis2Error`` listing unknown codes."""

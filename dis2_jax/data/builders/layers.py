@@ -18,23 +18,23 @@ from dis2_jax.data.builders.cutting import Rect
 from dis2_jax.data.builders.scene_jobs import Dropped
 from dis2_jax.data.builders.tiles import Tile
 from dis2_jax.data.places import Place
-from dis2_jax.data.rasters import RasterReader, check_finite, nodata_mask, to_stored
+from dis2_jax.data.rasters import RasterReader, Window, check_finite, nodata_mask, to_stored
 from dis2_jax.schema import IGNORE
 
 NO_LABEL = Dropped("every label in them is ignored")
 NO_MODALITY = Dropped("no modality has data there")
 
-Decode = Callable[[np.ndarray, Path], np.ndarray]
-"""Label pixels ``[h, w, C]`` of a file to uint8 class numbers ``[h, w]``."""
+ReadLabel = Callable[[RasterReader, Window], np.ndarray]
+"""Reads a window of a label file as uint8 class numbers ``[h, w]``, 255 = ignored."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
     """A modality's file in a scene. Stored value = ``scale`` * number + ``offset``, as ``dtype``.
 
-    ``bands`` are 1-based (empty: all). Nodata is what the file says, and NaN and inf under ``gaps``. The scene's
-    pixel (0, 0) is the file's pixel ``corner``; where the file ends some pixels early its last row or column is
-    repeated.
+    ``bands`` are 1-based (empty: all). ``nodata`` None: what the file says; ``gaps``: so are NaN and inf. The
+    scene's pixel (0, 0) is the file's pixel ``corner``; where the file ends some pixels early its last row or
+    column is repeated.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Layer:
     bands: tuple[int, ...] = ()
     scale: float = 1.0
     offset: float = 0.0
+    nodata: float | None = None
     gaps: bool = False
     corner: tuple[int, int] = (0, 0)
 
@@ -65,7 +66,7 @@ class LayeredScene:
 
 
 def cut_scene(
-    scene: LayeredScene, parts: Iterable[Rect], *, tile: tuple[int, int], decode: Decode
+    scene: LayeredScene, parts: Iterable[Rect], *, tile: tuple[int, int], read_label: ReadLabel
 ) -> Iterator[Tile | Dropped]:
     """Yield a tile per part, or why it was dropped.
 
@@ -75,7 +76,7 @@ def cut_scene(
         readers = [(x, stack.enter_context(RasterReader(x.path, bands=x.bands))) for x in scene.layers]
         label = stack.enter_context(RasterReader(scene.label, bands=scene.label_bands))
         for part in parts:
-            classes = _read_label(label, scene, part, decode)
+            classes = _label_part(label, scene, part, read_label)
             windows = {x.name: w for x, reader in readers if (w := read_layer(reader, x, part))}
             for w in windows.values():
                 classes[~w.data] = IGNORE
@@ -104,8 +105,8 @@ class LayerWindow:
 
 def read_layer(reader: RasterReader, layer: Layer, part: Rect) -> LayerWindow | None:
     """Read a part of a scene from a layer's open file, nodata filled; None where all of it is nodata."""
-    raw, inside = _read_overhanging(reader, part, layer.corner)
-    data = ~nodata_mask(raw, reader.info.nodata)
+    raw, inside = _read_overhanging(reader, part, layer.corner, read=reader.read)
+    data = ~nodata_mask(raw, reader.info.nodata if layer.nodata is None else layer.nodata)
     if layer.gaps and raw.dtype.kind == "f":
         data &= np.isfinite(raw).all(-1)
     if not data.any():
@@ -120,22 +121,22 @@ def read_layer(reader: RasterReader, layer: Layer, part: Rect) -> LayerWindow | 
     return LayerWindow(to_stored(raw, layer.dtype, reader.path), data, inside)
 
 
-def _read_label(reader: RasterReader, scene: LayeredScene, part: Rect, decode: Decode) -> np.ndarray:
-    raw, inside = _read_overhanging(reader, part, scene.label_corner)
-    classes = decode(raw, reader.path)
+def _label_part(reader: RasterReader, scene: LayeredScene, part: Rect, read_label: ReadLabel) -> np.ndarray:
+    classes, inside = _read_overhanging(
+        reader, part, scene.label_corner, read=lambda window: read_label(reader, window)
+    )
     return np.where(inside, classes, IGNORE).astype(np.uint8)
 
 
 def _read_overhanging(
-    reader: RasterReader, part: Rect, corner: tuple[int, int]
+    reader: RasterReader, part: Rect, corner: tuple[int, int], *, read: Callable[[Window], np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read a window that may stick out of the file; rows and columns outside repeat the nearest inside."""
     rows = part.row + corner[0] + np.arange(part.height)
     cols = part.col + corner[1] + np.arange(part.width)
     near_rows, near_cols = rows.clip(0, reader.info.height - 1), cols.clip(0, reader.info.width - 1)
     top, left = int(near_rows[0]), int(near_cols[0])
-    window = (top, left, int(near_rows[-1]) - top + 1, int(near_cols[-1]) - left + 1)
-    x = reader.read(window)
+    x = read((top, left, int(near_rows[-1]) - top + 1, int(near_cols[-1]) - left + 1))
     inside = (rows == near_rows)[:, None] & (cols == near_cols)
     return (x if inside.all() else x[np.ix_(near_rows - top, near_cols - left)]), inside
 

@@ -11,12 +11,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from dis2_jax.data.builders.cutting import Rect, count_tiles, cut_tiles
 from dis2_jax.data.builders.land_cover import CodeTable, Scheme, code_table
 from dis2_jax.data.builders.layers import Layer, LayeredScene, cut_scene
-from dis2_jax.data.builders.scene_jobs import Dropped, Job, Noted
+from dis2_jax.data.builders.scene_jobs import Dropped, Job, Noted, bundles
 from dis2_jax.data.builders.sentinel_bands import REFLECTANCE, S1, S2_L1C, band_numbers
 from dis2_jax.data.builders.sentinel_patches import (
     Patch,
@@ -97,10 +95,9 @@ class SentinelDataset:
         """Bundles of patches of one split, in order."""
         jobs = []
         for split, patches in self.patches:
-            for start in range(0, len(patches), PER_JOB):
-                bundle = patches[start : start + PER_JOB]
+            for bundle in bundles(patches, size=PER_JOB):
                 inputs = tuple(dict.fromkeys(path for p in bundle for path in p.inputs))
-                jobs.append(Job(f"{start // PER_JOB:05d}", split, inputs, bundle))
+                jobs.append(Job(bundle[0].id, split, inputs, bundle))
         return jobs
 
     def tile_count(self, job: Job) -> int:
@@ -109,30 +106,15 @@ class SentinelDataset:
 
     def tiles(self, job: Job) -> Iterator[Tile | Dropped | Noted]:
         """Read the patches of a bundle."""
-        table = self._table
+        table = _table(self.options)
         for patch in job.detail:
             scene = _layered(patch, self.options)
             parts = cut_tiles(Rect(0, 0, *PATCH), self.spec.tile)
-            yield from cut_scene(scene, parts, tile=self.spec.tile, decode=_Decoder(table))
+            yield from cut_scene(scene, parts, tile=self.spec.tile, read_label=table.read)
 
     def notes(self) -> Sequence[str]:
         """What was decided when the files were looked for."""
         return self.remarks
-
-    @property
-    def _table(self) -> CodeTable:
-        return _table(self.options)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Decoder:
-    table: CodeTable
-
-    def __call__(self, codes: np.ndarray, path: Path) -> np.ndarray:
-        try:
-            return self.table.decode(codes[..., 0])
-        except Dis2Error as e:
-            raise Dis2Error(f"{path} holds {e}") from e
 
 
 def find_sentinel(options: SentinelOptions) -> SentinelDataset:

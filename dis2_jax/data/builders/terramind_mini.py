@@ -10,8 +10,6 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from dis2_jax.data.builders.cutting import Rect, count_tiles, cut_tiles
 from dis2_jax.data.builders.land_cover import CodeTable
 from dis2_jax.data.builders.layers import Layer, LayeredScene, cut_scene
@@ -85,18 +83,11 @@ class TerramindDataset:
         """Cut a scene, row by row."""
         scene: LayeredScene = job.detail
         parts = cut_tiles(Rect(0, 0, *scene.size), self.spec.tile)
-        yield from cut_scene(scene, parts, tile=self.spec.tile, decode=_decode)
+        yield from cut_scene(scene, parts, tile=self.spec.tile, read_label=LAND_COVER.read)
 
     def notes(self) -> Sequence[str]:
         """What was decided when the files were looked for."""
         return self.remarks
-
-
-def _decode(codes: np.ndarray, path: Path) -> np.ndarray:
-    try:
-        return LAND_COVER.decode(codes[..., 0])
-    except Dis2Error as e:
-        raise Dis2Error(f"{path} holds {e}") from e
 
 
 def find_terramind(options: TerramindOptions) -> TerramindDataset:
