@@ -222,6 +222,7 @@ def _spec(benchmark: Benchmark, options: IsprsOptions, found: _Choice) -> Datase
                 kind="optical",
                 unit="digital number",
                 bands=found.image.bands,
+                product=found.image.product.title,
                 source=SourceFormat(bands=tuple(range(1, len(found.image.bands) + 1))),
             ),
             Modality(
@@ -230,6 +231,7 @@ def _spec(benchmark: Benchmark, options: IsprsOptions, found: _Choice) -> Datase
                 kind="height",
                 unit="m",
                 bands=(heights,),
+                product=found.height.title,
                 source=SourceFormat(bands=(1,), scale=scale),
             ),
         ),

@@ -223,6 +223,7 @@ def _spec(options: SentinelOptions, table: CodeTable) -> DatasetSpec:
             len(s1),
             kind="sar",
             unit="dB",
+            product="Sentinel-1 GRD, sigma nought",
             bands=tuple(S1[i - 1] for i in s1),
             source=SourceFormat(bands=s1),
         ),
@@ -231,12 +232,15 @@ def _spec(options: SentinelOptions, table: CodeTable) -> DatasetSpec:
             len(s2),
             kind="optical",
             unit="reflectance",
+            product="Sentinel-2 L1C, top of atmosphere",
             bands=tuple(S2_L1C[i - 1] for i in s2),
             source=SourceFormat(bands=s2, scale=REFLECTANCE),
         ),
     ]
     if options.dem:
-        modalities.append(Modality("dem", 1, kind="height", unit="m", source=SourceFormat(bands=(1,))))
+        modalities.append(
+            Modality("dem", 1, kind="height", unit="m", product="elevation", source=SourceFormat(bands=(1,)))
+        )
     return DatasetSpec(
         name=options.name,
         modalities=tuple(modalities),
