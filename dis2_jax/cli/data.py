@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from dis2_jax.cli.arguments import parse_pairs, refuse
 from dis2_jax.cli.data_index import add_index, add_mix
+from dis2_jax.cli.prepare_isprs import add_isprs
+from dis2_jax.cli.prepare_sentinel import add_sentinel
 from dis2_jax.schema import Dis2Error
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ def add_parser(subparsers: Any) -> None:
     _add_folder(names)
     add_index(actions)
     add_mix(actions)
+    add_isprs(names, _add_out)
+    add_sentinel(names, _add_out)
     inspect = actions.add_parser(
         "inspect", help="check every record, print counts and statistics, draw a contact sheet"
     )

@@ -137,9 +137,10 @@ class RasterReader:
     def _mask(self, size: tuple[int, int], **part: Any) -> np.ndarray:
         """True where the file's alpha band or its mask lets a pixel be; nodata values are not looked at.
 
+        A band that is read as data masks nothing: GDAL may call a fourth band alpha that is infrared.
         ``part`` (``window`` or ``out_shape``) is read, ``size`` its height and width.
         """
-        if not self.masked:
+        if not self.masked or self.alpha in self.bands:
             return np.ones(size, bool)
         with self._naming():
             return np.asarray(self._dataset.read_masks(1, **part) > 0)
@@ -163,9 +164,10 @@ class RasterReader:
 
 
 def file_path(path: str | Path) -> FilePath:
-    """Return a path as GDAL shall see it. URLs and ``/vsi...`` paths stay text: ``Path`` would drop a slash."""
-    text = str(path)
-    return text if "://" in text or text.startswith("/vsi") else Path(path)
+    """Return a path as GDAL shall see it. URLs and ``/vsi...`` given as text stay so: ``Path`` would drop a slash."""
+    if isinstance(path, str) and ("://" in path or path.startswith("/vsi")):
+        return path
+    return Path(path)
 
 
 def read_raster(path: str | Path, *, bands: Sequence[int] = ()) -> np.ndarray:
@@ -299,13 +301,14 @@ def _open(path: FilePath) -> Any:
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-    if isinstance(path, Path) and path.is_dir():
+    local = isinstance(path, Path) and not str(path).startswith("/vsi")
+    if local and Path(path).is_dir():
         raise Dis2Error(f"{path} is a folder, not a raster file")
-    if isinstance(path, Path) and not path.is_file():
+    if local and not Path(path).is_file():
         raise Dis2Error(f"{path} not found: check the path")
     try:
-        if isinstance(path, Path):
-            _check_whole_png(path)
+        if local:
+            _check_whole_png(Path(path))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             return rasterio.open(path)

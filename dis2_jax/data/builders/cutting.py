@@ -22,14 +22,21 @@ class Rect:
         return self.row, self.col, self.height, self.width
 
 
-def cut_tiles(rect: Rect, tile: tuple[int, int], *, overlap: int = 0) -> Iterator[Rect]:
+def cut_tiles(rect: Rect, tile: tuple[int, int], *, overlap: int = 0, inward: bool = False) -> Iterator[Rect]:
     """Yield the tiles that cover ``rect``, row by row, each clipped to it (a clipped one is padded later).
 
     Neighbours share ``overlap`` pixels. Every pixel lies in a tile; without overlap in exactly one. No tile
-    lies wholly inside its neighbours.
+    lies wholly inside its neighbours. ``inward`` moves the last tiles back until they lie inside ``rect``,
+    where it is large enough: they then share more pixels.
     """
-    for n in range(count_tiles(rect, tile, overlap=overlap)):
-        yield nth_tile(rect, tile, n, overlap=overlap)
+    for row in _starts(rect.height, tile[0], overlap, inward=inward):
+        for col in _starts(rect.width, tile[1], overlap, inward=inward):
+            yield Rect(
+                rect.row + row,
+                rect.col + col,
+                min(tile[0], rect.height - row),
+                min(tile[1], rect.width - col),
+            )
 
 
 def count_tiles(rect: Rect, tile: tuple[int, int], *, overlap: int = 0) -> int:
@@ -69,9 +76,9 @@ def split_scene(
     return rects
 
 
-def _starts(length: int, tile: int, overlap: int) -> range:
-    step = tile - overlap
-    return range(0, max(length - overlap, 1), step)
+def _starts(length: int, tile: int, overlap: int, *, inward: bool = False) -> list[int]:
+    starts = range(0, max(length - overlap, 1), tile - overlap)
+    return [min(s, max(length - tile, 0)) for s in starts] if inward else list(starts)
 
 
 def _scaled(box: tuple[float, float, float, float], size: tuple[int, int]) -> Rect | None:

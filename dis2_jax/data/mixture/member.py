@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dis2_jax.data.builders.cutting import Rect, count_tiles, nth_tile
-from dis2_jax.data.builders.windows import pad_flat, pad_image
+from dis2_jax.data.builders.layers import pad_flat, pad_image
 from dis2_jax.data.mixture.recipe import Member, card_digest
 from dis2_jax.data.places import Place
 from dis2_jax.data.scenes.index import INDEX_FILE

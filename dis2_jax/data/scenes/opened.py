@@ -12,8 +12,8 @@ import numpy as np
 from dis2_jax.data.builders.cutting import Rect
 from dis2_jax.data.builders.folder_card import FolderLabel, FolderModality
 from dis2_jax.data.builders.label_codes import LabelCoder
+from dis2_jax.data.builders.layers import Layer, pad_flat, pad_image, read_layer
 from dis2_jax.data.builders.tiles import Tile
-from dis2_jax.data.builders.windows import pad_flat, pad_image, read_window
 from dis2_jax.data.places import Place
 from dis2_jax.data.rasters import (
     FilePath,
@@ -104,11 +104,11 @@ class OpenScene:
             for m in self._reading.modalities:
                 if m.name not in self.files.images:
                     continue
-                x, good = read_window(self._readers[m.name], m, dtypes[m.name], part)
-                if good.any():
-                    label = np.where(good, label, IGNORE).astype(np.uint8)
-                    images[m.name] = pad_image(x, size)
-                    valid[m.name] = pad_flat(good, size, False)
+                found = read_layer(self._readers[m.name], self._layer(m, dtypes[m.name]), part)
+                if found is not None:
+                    label = np.where(found.data, label, IGNORE).astype(np.uint8)
+                    images[m.name] = pad_image(found.values, size)
+                    valid[m.name] = pad_flat(found.data, size, False)
         tile_id = f"{self.files.id}_y{part.row:05d}_x{part.col:05d}"
         place = Place(self.files.id, *part.window)
         return Tile(tile_id, images, pad_flat(label, size, IGNORE), valid, place)
@@ -134,6 +134,10 @@ class OpenScene:
     def close(self) -> None:
         """Close the files."""
         self._stack.close()
+
+    def _layer(self, m: FolderModality, dtype: str) -> Layer:
+        path = self.files.images[m.name]
+        return Layer(m.name, path, dtype, bands=m.bands, scale=m.scale, offset=m.offset, nodata=m.nodata)
 
     def _label(self, part: Rect) -> np.ndarray:
         """Class numbers uint8 ``[h, w]``; codes outside the legend are refused unless the card ignores them."""
