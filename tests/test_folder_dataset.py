@@ -12,11 +12,11 @@ from raster_files import write_raster
 from dis2_jax.data.builders.card_parser import load_card
 from dis2_jax.data.builders.cutting import Rect, count_tiles, cut_tiles, split_scene
 from dis2_jax.data.builders.example_card import EXAMPLE_CARD
-from dis2_jax.data.builders.folder import nodata_mask
 from dis2_jax.data.builders.folder_card import FolderLabel
 from dis2_jax.data.builders.folder_scenes import match_files
 from dis2_jax.data.builders.label_codes import LabelCoder
 from dis2_jax.data.places import load_places
+from dis2_jax.data.rasters import nodata_mask
 from dis2_jax.schema import IGNORE, Dis2Error
 
 SIZES = st.integers(1, 120)

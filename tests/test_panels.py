@@ -9,6 +9,7 @@ from tiny_run import Fake, fake_variables
 
 from dis2_jax.config import DataConfig
 from dis2_jax.data.pipeline import load_batch
+from dis2_jax.data.true_color import shown_bands
 from dis2_jax.evaluation.evaluate import evaluate_split
 from dis2_jax.evaluation.pictures import render
 from dis2_jax.evaluation.pictures.examples import Example, make_examples, spread_tiles
@@ -81,7 +82,7 @@ def test_class_and_error_colours():
     ],
 )
 def test_every_kind_of_raster_can_be_drawn(modality, bands):
-    assert render.shown_bands(modality) == bands
+    assert shown_bands(modality) == bands
     x = np.random.default_rng(0).normal(size=(20, 30, modality.channels))
     picture = render.render_modality(x, modality)
     assert (picture.shape, picture.dtype) == ((20, 30, 3), np.uint8)

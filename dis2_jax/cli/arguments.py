@@ -32,6 +32,11 @@ def parse_tile(text: str, *, option: str = "--tile") -> tuple[int, int]:
     return height, int(match[2] or height)
 
 
+def parse_names(text: str) -> tuple[str, ...]:
+    """Read names separated by commas."""
+    return tuple(name for part in text.split(",") if (name := part.strip()))
+
+
 def parse_pairs(texts: Sequence[str], *, option: str) -> dict[str, str]:
     """Read ``KEY=VALUE`` texts."""
     pairs = {}

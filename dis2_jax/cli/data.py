@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dis2_jax.cli.arguments import parse_pairs, refuse
+from dis2_jax.cli.prepare_isprs import add_isprs
+from dis2_jax.cli.prepare_sentinel import add_sentinel
 from dis2_jax.schema import Dis2Error
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ def add_parser(subparsers: Any) -> None:
     _add_synthetic_city(names)
     _add_ombria(names)
     _add_folder(names)
+    add_isprs(names, _add_out)
+    add_sentinel(names, _add_out)
     inspect = actions.add_parser(
         "inspect", help="check every record, print counts and statistics, draw a contact sheet"
     )

@@ -11,6 +11,7 @@ import numpy as np
 from dis2_jax.data.builders.statistics import class_counts
 from dis2_jax.data.checksums import verify_checksums
 from dis2_jax.data.source import TileSource
+from dis2_jax.data.true_color import shown_bands
 from dis2_jax.schema import IGNORE, ClassLegend, DatasetCard, Dis2Error, Modality
 
 SHEET_FILE = "contact_sheet.png"
@@ -127,7 +128,7 @@ def draw_contact_sheet(
 ) -> Path:
     """Draw evenly spaced tiles of a split: rows tiles, columns modalities and label. Returns the PNG's path.
 
-    Bands 1-3 (or those named red, green, blue) make the colours; values are stretched from the 2nd to the
+    Red, green and blue by their names, or bands 1 to 3, make the colours; values are stretched from the 2nd to the
     98th percentile over the sheet. Absent modalities are left blank.
     """
     from matplotlib.figure import Figure
@@ -167,15 +168,7 @@ def stretch(images: list[np.ndarray], modality: Modality) -> list[np.ndarray]:
     """
     if not images:
         return []
-    names = [b.lower() for b in modality.bands]
-    named = all(c in names for c in ("red", "green", "blue"))
-    bands = (
-        [names.index(c) for c in ("red", "green", "blue")]
-        if named
-        else [0, 1, 2]
-        if modality.channels >= 3
-        else [0]
-    )
+    bands = list(shown_bands(modality))
     stacked = np.stack([x[..., bands] for x in images]).astype(np.float32)
     over = (0, 1, 2, 3) if images[0].dtype == np.uint8 else (0, 1, 2)
     low, high = np.percentile(stacked, (2, 98), axis=over)

@@ -164,6 +164,11 @@ def raster_info(path: str | Path) -> RasterInfo:
         return reader.info
 
 
+def is_virtual(path: str | Path) -> bool:
+    """Whether GDAL finds the file through one of its own file systems: ``/vsizip/{archive.zip}/inside.tif``."""
+    return str(path).startswith("/vsi")
+
+
 def check_same_grid(a: RasterInfo, b: RasterInfo) -> None:
     """Raise ``Dis2Error`` naming both files unless size and (where both have it) georeference agree."""
     if a.size != b.size:
@@ -277,10 +282,11 @@ def _open(path: Path) -> Any:
 
     if path.is_dir():
         raise Dis2Error(f"{path} is a folder, not a raster file")
-    if not path.is_file():
+    if not is_virtual(path) and not path.is_file():
         raise Dis2Error(f"{path} not found: check the path")
     try:
-        _check_whole_png(path)
+        if not is_virtual(path):
+            _check_whole_png(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             return rasterio.open(path)

@@ -22,14 +22,15 @@ class Rect:
         return self.row, self.col, self.height, self.width
 
 
-def cut_tiles(rect: Rect, tile: tuple[int, int], *, overlap: int = 0) -> Iterator[Rect]:
+def cut_tiles(rect: Rect, tile: tuple[int, int], *, overlap: int = 0, inward: bool = False) -> Iterator[Rect]:
     """Yield the tiles that cover ``rect``, row by row, each clipped to it (a clipped one is padded later).
 
     Neighbours share ``overlap`` pixels. Every pixel lies in a tile; without overlap in exactly one. No tile
-    lies wholly inside its neighbours.
+    lies wholly inside its neighbours. ``inward`` moves the last tiles back until they lie inside ``rect``,
+    where it is large enough: they then share more pixels.
     """
-    for row in _starts(rect.height, tile[0], overlap):
-        for col in _starts(rect.width, tile[1], overlap):
+    for row in _starts(rect.height, tile[0], overlap, inward=inward):
+        for col in _starts(rect.width, tile[1], overlap, inward=inward):
             yield Rect(
                 rect.row + row,
                 rect.col + col,
@@ -66,9 +67,9 @@ def split_scene(
     return rects
 
 
-def _starts(length: int, tile: int, overlap: int) -> range:
-    step = tile - overlap
-    return range(0, max(length - overlap, 1), step)
+def _starts(length: int, tile: int, overlap: int, *, inward: bool = False) -> list[int]:
+    starts = range(0, max(length - overlap, 1), tile - overlap)
+    return [min(s, max(length - tile, 0)) for s in starts] if inward else list(starts)
 
 
 def _scaled(box: tuple[float, float, float, float], size: tuple[int, int]) -> Rect | None:

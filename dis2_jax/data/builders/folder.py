@@ -1,16 +1,11 @@
 """``folder``: bring your own PNG or GeoTIFF files, described by a TOML card.
 
-How values get in. Numbers stay as they are where uint8, int16, uint16 or float32 can hold them; ``scale`` and
-``offset`` make float32. A pixel is nodata when every band (8-bit images) or any band (all other types) holds
-the nodata value. Where a tile is nodata all over, the modality is absent in it; elsewhere nodata takes the
-tile's mean and the label is ignored. Tiles at the edge of a scene are padded: images by mirroring, labels
-with ignore. Padding and nodata stay out of the statistics. Tiles in which every label is ignored, or no
-modality is left, are dropped and counted.
+How values get in is told in ``layers``. A pixel is nodata when every band (8-bit images) or any band (all other types)
+holds the nodata value. Tiles in which every label is ignored, or no modality is left, are dropped and counted.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,11 +17,10 @@ from dis2_jax.data.builders.cutting import Rect, count_tiles, cut_bands, cut_til
 from dis2_jax.data.builders.folder_card import FolderCard, FolderModality
 from dis2_jax.data.builders.folder_scenes import FolderScene, FolderScenes, find_scenes
 from dis2_jax.data.builders.label_codes import LabelCoder
+from dis2_jax.data.builders.layers import Layer, LayeredScene, cut_scene
 from dis2_jax.data.builders.scene_jobs import Dropped, Job
 from dis2_jax.data.builders.tiles import DatasetSpec, Tile
-from dis2_jax.data.places import Place
-from dis2_jax.data.rasters import RasterReader, check_finite, nodata_mask, to_stored
-from dis2_jax.schema import IGNORE, Modality, SourceFormat
+from dis2_jax.schema import Modality, SourceFormat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,15 +81,10 @@ class Folder:
         Training tiles share ``overlap`` pixels, test tiles ``test_overlap``; in validation every pixel counts once.
         Raises ``Dis2Error`` naming a file that is damaged or holds NaN or inf outside its nodata.
         """
-        with _open_scene(self.card, self.scenes.dtypes, job.detail.scene) as cutter:
-            for part in cut_tiles(job.detail.rect, self.card.tile, overlap=_overlap(self.card, job.split)):
-                tile = cutter.cut(part)
-                if not tile.images:
-                    yield Dropped("no modality has data there")
-                elif (tile.label == IGNORE).all():
-                    yield Dropped("every label in them is ignored")
-                else:
-                    yield tile
+        coder = LabelCoder.of(self.card.label)
+        scene = _layered(self.card, self.scenes.dtypes, job.detail.scene)
+        parts = cut_tiles(job.detail.rect, self.card.tile, overlap=_overlap(self.card, job.split))
+        yield from cut_scene(scene, parts, tile=self.card.tile, read_label=coder.read_classes)
 
     def notes(self) -> tuple[str, ...]:
         """Return what was found while matching files."""
@@ -125,68 +114,18 @@ def _overlap(card: FolderCard, split: str) -> int:
     return {"train": card.overlap, "test": card.test_overlap}.get(split, 0)
 
 
-@dataclasses.dataclass(frozen=True)
-class _SceneCutter:
-    """A scene with its files open."""
-
-    scene: FolderScene
-    tile: tuple[int, int]
-    coder: LabelCoder
-    label: RasterReader
-    images: dict[str, tuple[FolderModality, str, RasterReader]]
-
-    def cut(self, part: Rect) -> Tile:
-        label = self.coder.encode(self.coder.read(self.label, part.window))
-        images: dict[str, np.ndarray] = {}
-        valid: dict[str, np.ndarray] = {}
-        for name, (m, dtype, reader) in self.images.items():
-            x, good = read_window(reader, m, dtype, part)
-            if not good.any():
-                continue
-            label = np.where(good, label, IGNORE).astype(np.uint8)
-            images[name] = _pad(x, self.tile)
-            valid[name] = _pad_with(good, self.tile, False)
-        tile_id = f"{self.scene.id}_y{part.row:05d}_x{part.col:05d}"
-        place = Place(self.scene.id, *part.window)
-        return Tile(tile_id, images, _pad_with(label, self.tile, IGNORE), valid, place)
-
-
-@contextlib.contextmanager
-def _open_scene(card: FolderCard, dtypes: Sequence[str], scene: FolderScene) -> Iterator[_SceneCutter]:
-    with contextlib.ExitStack() as stack:
-        images = {
-            m.name: (m, dtype, stack.enter_context(RasterReader(scene.images[m.name].path, bands=m.bands)))
-            for m, dtype in zip(card.modalities, dtypes, strict=True)
-            if m.name in scene.images
-        }
-        label = stack.enter_context(RasterReader(scene.label.path))
-        yield _SceneCutter(scene, card.tile, LabelCoder.of(card.label), label, images)
-
-
-def read_window(
-    reader: RasterReader, m: FolderModality, dtype: str, part: Rect
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return a modality's window ``[h, w, C]`` as stored, nodata filled, and its valid mask ``[h, w]``."""
-    raw = reader.read(part.window)
-    good = ~nodata_mask(raw, reader.info.nodata if m.nodata is None else m.nodata)
-    check_finite(raw, reader.path, valid=good, origin=(part.row, part.col))
-    if m.rescaled:
-        raw = raw.astype(np.float64) * m.scale + m.offset
-    if good.any() and not good.all():
-        mean = raw[good].mean(0, dtype=np.float64)
-        raw = raw.copy()
-        raw[~good] = mean if raw.dtype.kind == "f" else np.rint(mean).astype(raw.dtype)
-    return (to_stored(raw, dtype, reader.path) if good.any() else np.zeros(raw.shape, dtype)), good
-
-
-def _pad(x: np.ndarray, tile: tuple[int, int]) -> np.ndarray:
-    """Mirror an image ``[h, w, C]`` at its lower and right edge up to the tile's size."""
-    if x.shape[:2] == tile:
-        return x
-    return np.pad(x, [(0, tile[0] - x.shape[0]), (0, tile[1] - x.shape[1]), (0, 0)], mode="symmetric")
-
-
-def _pad_with(x: np.ndarray, tile: tuple[int, int], value: int | bool) -> np.ndarray:
-    if x.shape == tile:
-        return x
-    return np.pad(x, [(0, tile[0] - x.shape[0]), (0, tile[1] - x.shape[1])], constant_values=value)
+def _layered(card: FolderCard, dtypes: Sequence[str], scene: FolderScene) -> LayeredScene:
+    layers = tuple(
+        Layer(
+            m.name,
+            scene.images[m.name].path,
+            dtype,
+            bands=m.bands,
+            scale=m.scale,
+            offset=m.offset,
+            nodata=m.nodata,
+        )
+        for m, dtype in zip(card.modalities, dtypes, strict=True)
+        if m.name in scene.images
+    )
+    return LayeredScene(scene.id, scene.label.size, layers, scene.label.path)

@@ -56,6 +56,10 @@ class LabelCoder:
             raise Dis2Error(f"{reader.path} holds numbers that are not integers: labels must be codes")
         return codes.astype(np.int64)
 
+    def read_classes(self, reader: RasterReader, window: Window) -> np.ndarray:
+        """Read a window of a label file as uint8 class numbers ``[h, w]``."""
+        return self.encode(self.read(reader, window))
+
     def encode(self, packed: np.ndarray) -> np.ndarray:
         """Return uint8 class numbers of packed codes; codes that nobody named become ``IGNORE``."""
         at = np.minimum(np.searchsorted(self.codes, packed), len(self.codes) - 1)

@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from dis2_jax.data.true_color import shown_bands
 from dis2_jax.evaluation.pictures.examples import Example
 from dis2_jax.evaluation.pictures.render import (
     CORRECT,
@@ -20,7 +21,6 @@ from dis2_jax.evaluation.pictures.render import (
     render_classes,
     render_errors,
     render_modality,
-    shown_bands,
 )
 from dis2_jax.schema import IGNORE, DatasetCard, Dis2Error, Modality
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import matplotlib
 import numpy as np
 
+from dis2_jax.data.true_color import shown_bands
 from dis2_jax.schema import IGNORE, ClassLegend, Modality
 
 CORRECT = (236, 236, 236)
 WRONG = (200, 30, 40)
 _HATCH = ((205, 205, 205), (140, 140, 140))
-_TRUE_COLOUR = (("red", "green", "blue"), ("r", "g", "b"), ("b04", "b03", "b02"), ("b4", "b3", "b2"))
 
 
 def render_modality(x: np.ndarray, modality: Modality) -> np.ndarray:
@@ -33,17 +33,6 @@ def render_modality(x: np.ndarray, modality: Modality) -> np.ndarray:
     if modality.kind in ("optical", "sar"):
         return _to_bytes(np.repeat(values, 3, axis=-1))
     return _to_bytes(matplotlib.colormaps["viridis"](values[..., 0])[..., :3])
-
-
-def shown_bands(modality: Modality) -> tuple[int, ...]:
-    """Positions of the bands that are drawn: red, green, blue where their names tell, or else the first."""
-    if modality.kind == "sar" or modality.channels < 3:
-        return (0,)
-    names = [b.lower() for b in modality.bands]
-    for wanted in _TRUE_COLOUR:
-        if all(w in names for w in wanted):
-            return tuple(names.index(w) for w in wanted)
-    return (0, 1, 2)
 
 
 def stretch(x: np.ndarray, *, low: float = 2.0, high: float = 98.0) -> np.ndarray:

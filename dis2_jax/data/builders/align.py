@@ -1,0 +1,57 @@
+"""Rasters of one scene that were published with a row or column too few, too many, or a pixel aside."""
+
+from __future__ import annotations
+
+from dis2_jax.data.rasters import RasterInfo, crs_name, to_pixel, to_world
+from dis2_jax.schema import Dis2Error
+
+MOST = 8
+"""Two files whose edges are further apart than this, in pixels, do not show the same scene."""
+
+
+def corner_in(scene: RasterInfo, other: RasterInfo) -> tuple[int, int]:
+    """Return the (row, column) in ``other`` of ``scene``'s first pixel: by georeference, else (0, 0).
+
+    Raises ``Dis2Error`` when a pixel has another size, or an edge lies more than ``MOST`` pixels from the scene's.
+    """
+    row, col = 0, 0
+    if scene.transform is not None and other.transform is not None:
+        if scene.crs and other.crs and scene.crs != other.crs:
+            raise Dis2Error(
+                f"{other.path} is in {crs_name(other.crs)}, {scene.path} in {crs_name(scene.crs)}: "
+                "one of them is not the published file"
+            )
+        x, y = to_pixel(other.transform, *to_world(scene.transform, 0, 0))
+        row, col = round(y), round(x)
+    corner = row, col
+    if max(map(abs, _lacking(scene, other, corner).values())) > MOST or not _same_pixel(scene, other):
+        raise Dis2Error(
+            f"{other.path} ({other.height} x {other.width} pixels) does not lie on {scene.path} "
+            f"({scene.height} x {scene.width}): it has {misfit(scene, other, corner) or 'other pixel sizes'}; "
+            "copy both files again"
+        )
+    return corner
+
+
+def misfit(scene: RasterInfo, other: RasterInfo, corner: tuple[int, int]) -> str:
+    """Say how ``other`` does not lie on ``scene``'s grid; empty when it does."""
+    lacking = _lacking(scene, other, corner).items()
+    return ", ".join(f"{abs(n)} {'fewer' if n > 0 else 'more'} at the {edge}" for edge, n in lacking if n)
+
+
+def _lacking(scene: RasterInfo, other: RasterInfo, corner: tuple[int, int]) -> dict[str, int]:
+    """Rows and columns of the scene that ``other`` ends short of; negative: that it has beyond."""
+    return {
+        "top": -corner[0],
+        "left": -corner[1],
+        "bottom": corner[0] + scene.height - other.height,
+        "right": corner[1] + scene.width - other.width,
+    }
+
+
+def _same_pixel(a: RasterInfo, b: RasterInfo) -> bool:
+    if a.transform is None or b.transform is None:
+        return True
+    steps = ((a.transform[i], b.transform[i]) for i in (0, 1, 3, 4))
+    size = abs(a.transform[0]) + abs(a.transform[1])
+    return all(abs(x - y) * max(a.size) < size for x, y in steps)
