@@ -82,6 +82,12 @@ class LossConfig:
     distill_reduction: Literal["mean", "sum"] = "sum"
     """Squared distance of unit vectors: `mean` over channels (released) or `sum`; KL over classes likewise."""
     distillation: float = 0.1
+    distill_parts: tuple[Literal["pooled", "penultimate", "logits"], ...] = (
+        "pooled",
+        "penultimate",
+        "logits",
+    )
+    """What is matched: pooled fused maps and fusion token, penultimate map, softened predictions; released: all."""
     orthogonality: float = 1.0
     temperature: float = 2.0
     unimodal: float = 1.0

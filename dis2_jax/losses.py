@@ -90,19 +90,46 @@ def distillation(
 
     A tile without a counted pixel is left out, and so are ignored pixels in the two per-pixel parts.
     """
-    tiles = target.pixels.max((1, 2))
-    pairs = zip(
-        [*student.pooled, student.branch.token],
-        jax.lax.stop_gradient([*full_pooled, full.token]),
-        strict=True,
+    parts = {"pooled": _pooled_distance, "penultimate": _penultimate_distance, "logits": _softened_kl}
+    return sum(
+        (parts[name](student, full, full_pooled, target, config) for name in config.distill_parts),
+        start=jnp.zeros((), target.pixels.dtype),
     )
-    pooled = sum(_mean(_unit_distance(s, t, config), tiles) for s, t in pairs)
-    penultimate = jax.lax.stop_gradient(full.penultimate)
-    spatial = _mean(_unit_distance(student.branch.penultimate, penultimate, config), target.pixels)
+
+
+def _pooled_distance(
+    student: StudentOutput,
+    full: BranchOutput,
+    full_pooled: Sequence[jax.Array],
+    target: Target,
+    config: LossConfig,
+) -> jax.Array:
+    """Pooled f1, f2, f3 and the fusion token."""
+    tiles = target.pixels.max((1, 2))
+    teachers = jax.lax.stop_gradient([*full_pooled, full.token])
+    pairs = zip([*student.pooled, student.branch.token], teachers, strict=True)
+    return sum(
+        (_mean(_unit_distance(s, t, config), tiles) for s, t in pairs),
+        start=jnp.zeros((), tiles.dtype),
+    )
+
+
+def _penultimate_distance(
+    student: StudentOutput, full: BranchOutput, _: Sequence[jax.Array], target: Target, config: LossConfig
+) -> jax.Array:
+    """Penultimate maps, pixel by pixel."""
+    teacher = jax.lax.stop_gradient(full.penultimate)
+    return _mean(_unit_distance(student.branch.penultimate, teacher, config), target.pixels)
+
+
+def _softened_kl(
+    student: StudentOutput, full: BranchOutput, _: Sequence[jax.Array], target: Target, config: LossConfig
+) -> jax.Array:
+    """``T^2 KL(teacher || student)`` of the predictions at temperature T."""
     log_s = _log_softmax(student.branch.logits, config)
     log_t = _log_softmax(jax.lax.stop_gradient(full.logits), config)
     kl = _reduce(jnp.exp(log_t) * (log_t - log_s), config)
-    return pooled + spatial + config.temperature**2 * _mean(kl, target.pixels)
+    return config.temperature**2 * _mean(kl, target.pixels)
 
 
 def orthogonality(output: DLKDOutput, scenario: Scenario, tiles: jax.Array) -> jax.Array:

@@ -46,6 +46,7 @@ def _release(config: Any) -> None:
     m.students = "default"
     l.cross_entropy, l.dice = "released", "released"  # 1, 2
     l.distill_reduction = "mean"  # 4
+    l.distill_parts = ("pooled", "penultimate", "logits")
     l.distillation, l.orthogonality, l.temperature, l.unimodal, l.side = 5.0, 1.0, 2.0, 1.0, 1.0
     l.distill_start, l.distill_ramp, l.distill_unit = 6.0, 0.0, "epochs"  # epochs 0 to 5 go without
     o.name, o.learning_rate, o.momentum, o.nesterov, o.weight_decay = "sgd", 1e-3, 0.99, True, 0.0

@@ -11,8 +11,9 @@ import numpy as np
 
 from dis2_jax import config_file
 from dis2_jax.config import Config, DataConfig, TrainConfig
-from dis2_jax.evaluation.bootstrap import class_counts_of, tile_intervals
-from dis2_jax.evaluation.measures import (
+from dis2_jax.evaluation.results import Evaluation, ScenarioResult
+from dis2_jax.evaluation.scoring.bootstrap import class_counts_of, tile_intervals
+from dis2_jax.evaluation.scoring.measures import (
     Bin,
     Boundary,
     BoundaryCounts,
@@ -20,8 +21,7 @@ from dis2_jax.evaluation.measures import (
     Eroded,
     read_confusion,
 )
-from dis2_jax.evaluation.results import Evaluation, ScenarioResult
-from dis2_jax.evaluation.tile_table import TileScores, TileTable
+from dis2_jax.evaluation.scoring.tile_table import TileScores, TileTable
 from dis2_jax.schema import ClassLegend, DatasetCard, Modality
 from dis2_jax.training.workdir import write_card
 

@@ -10,14 +10,14 @@ import pytest
 from dis2_jax import config_file
 from dis2_jax.cli.main import main
 from dis2_jax.config import Config
-from dis2_jax.evaluation.bootstrap import class_counts_of
 from dis2_jax.evaluation.comparison.compare import compare_runs
 from dis2_jax.evaluation.comparison.statistics import AVERAGE, WORST
 from dis2_jax.evaluation.comparison.tables import markdown_comparison, text_comparison
-from dis2_jax.evaluation.measures import read_confusion
-from dis2_jax.evaluation.metrics import summarize
 from dis2_jax.evaluation.results import Evaluation, ScenarioResult
-from dis2_jax.evaluation.tile_table import TileScores, TileTable
+from dis2_jax.evaluation.scoring.bootstrap import class_counts_of
+from dis2_jax.evaluation.scoring.measures import read_confusion
+from dis2_jax.evaluation.scoring.metrics import summarize
+from dis2_jax.evaluation.scoring.tile_table import TileScores, TileTable
 from dis2_jax.schema import Dis2Error
 
 CLASSES = ("ground", "building", "tree")

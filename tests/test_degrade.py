@@ -16,7 +16,7 @@ from dis2_jax.evaluation.degrade.sensor import Sensor
 from dis2_jax.evaluation.degrade.sweep import spoiled_input, sweep
 from dis2_jax.evaluation.degrade.tables import text_report
 from dis2_jax.evaluation.evaluate import evaluate_split
-from dis2_jax.evaluation.metrics import confusion_matrix
+from dis2_jax.evaluation.scoring.metrics import confusion_matrix
 from dis2_jax.schema import Dis2Error
 
 
@@ -82,7 +82,7 @@ def test_all_missing_is_the_zero_filled_baseline_of_evaluate(workdir, mini_datas
     s = study(workdir, split="test")
     evaluation = evaluate_split(
         s.model, s.variables, str(mini_dataset), mini_card, s.data, split="test", batch_size=2, baselines=True
-    )
+    ).evaluation
     wanted = {r.available: r.confusion for r in evaluation.scenarios if r.kind == "baseline"}
     rows = {r.modality: r for r in found.rows if r.kind == "partial"}
     assert rows["ndsm"].confusion == wanted[("rgb",)]

@@ -16,7 +16,7 @@ from dis2_jax.evaluation.diagnostics.cka import StreamingCKA
 from dis2_jax.evaluation.diagnostics.compare import compare_branches
 from dis2_jax.evaluation.diagnostics.results import LEVELS, Diagnostics
 from dis2_jax.evaluation.diagnostics.tables import text_report
-from dis2_jax.evaluation.metrics import confusion_matrix
+from dis2_jax.evaluation.scoring.metrics import confusion_matrix
 from dis2_jax.models.dis2 import BranchOutput
 from dis2_jax.schema import Dis2Error
 

@@ -12,11 +12,11 @@ from tiny_run import Fake, fake_variables, make_run
 from dis2_jax.cli.main import main
 from dis2_jax.config import DataConfig
 from dis2_jax.data.pipeline import eval_batches
-from dis2_jax.evaluation import tables
 from dis2_jax.evaluation.evaluate import check_size, evaluate_split, rows_of
-from dis2_jax.evaluation.metrics import confusion_matrix
 from dis2_jax.evaluation.results import Evaluation, ScenarioResult
 from dis2_jax.evaluation.run import matching_card
+from dis2_jax.evaluation.scoring.metrics import confusion_matrix
+from dis2_jax.evaluation.tables import scores
 from dis2_jax.schema import Dis2Error, Scenario
 from dis2_jax.sharding.mesh import data_mesh
 
@@ -38,7 +38,7 @@ def by_hand(dataset, card, *, split, scenario, zeros=()):
 
 def run(dataset, card, **options):
     options = {"split": "train", "batch_size": 4, **options}
-    return evaluate_split(Fake(), fake_variables(), str(dataset), card, DataConfig(), **options)
+    return evaluate_split(Fake(), fake_variables(), str(dataset), card, DataConfig(), **options).evaluation
 
 
 def test_counts_equal_a_loop_over_tiles(mini_dataset, mini_card):
@@ -166,11 +166,11 @@ def test_no_tile_at_all_is_no_number(evaluation):
     assert e.gap(empty) is None
     assert e.worst.name == "rgb"
     assert Evaluation.from_json(e.to_json()) == e
-    assert "ndsm 0" in tables.text_table(e)
+    assert "ndsm 0" in scores.text_table(e)
 
 
 def test_text_table(evaluation):
-    lines = tables.text_table(evaluation).splitlines()
+    lines = scores.text_table(evaluation).splitlines()
     starred = [line for line in lines if " * " in line]
     assert len(starred) == 1
     assert starred[0].split()[:5] == ["ndsm", "*", "0.455", "0.692", "-"]
@@ -185,20 +185,20 @@ def test_text_table_keeps_to_the_width(classes):
         ScenarioResult(n, k, tuple(n.split("+")), 9, ((7,) * classes,) * classes, names)
         for n, k in (("s1_before+s2_before+s1_after", "full"), ("s1_before", "student"))
     )
-    text = tables.text_table(Evaluation("d", "test", names, rows), width=100)
+    text = scores.text_table(Evaluation("d", "test", names, rows), width=100)
     assert max(len(line) for line in text.splitlines()) <= 100
     for head in ("mIoU", "kappa", "gap"):
         assert head in text
 
 
 def test_csv_and_markdown_hold_the_same_numbers(evaluation):
-    rows = list(csv.DictReader(io.StringIO(tables.csv_table(evaluation))))
+    rows = list(csv.DictReader(io.StringIO(scores.csv_table(evaluation))))
     assert [r["scenario"] for r in rows] == [s.name for s in evaluation.scenarios]
     for row, s in zip(rows, evaluation.scenarios, strict=True):
         assert float(row["miou"]) == s.metrics.miou
         assert (row["iou/tree"], row["predicted/tree"]) == ("", str(s.metrics.classes[2].predicted))
     assert [r["worst"] for r in rows] == ["0", "0", "1", "0"]
-    lines = tables.markdown_table(evaluation).splitlines()
+    lines = scores.markdown_table(evaluation).splitlines()
     table = [line for line in lines if line.startswith("|")]
     assert len(table) == 4 * (2 + len(evaluation.scenarios)), "IoU, F1, precision, recall"
     assert any(line.startswith("| **ndsm** (worst) | 0.455 | 0.692 | - |") for line in table)
@@ -221,7 +221,7 @@ def test_command_writes_tables_and_panels(workdir, capsys):
     found = Evaluation.load(folder / "evaluation.json")
     assert (found.split, found.step, found.checkpoint, found.seed) == ("test", 12, "best", 6)
     assert [s.tiles for s in found.scenarios] == [3] * 5
-    assert tables.text_table(found).strip() in out
+    assert scores.text_table(found).strip() in out
 
     arguments = ["evaluate", "--workdir", str(workdir), "--split", "validation", "--checkpoint", "12"]
     assert main([*arguments, "--no-baselines", "--panels", "0", "--batch-size", "2"]) == 0

@@ -9,11 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from dis2_jax.evaluation import bootstrap
-from dis2_jax.evaluation.bootstrap import Ratios, class_counts_of, resampled_ratios, tile_intervals
-from dis2_jax.evaluation.boundaries import near_other_class
-from dis2_jax.evaluation.metrics import summarize
-from dis2_jax.evaluation.scoring import CONFIDENCE_ONE, MapScore, MeasureOptions, Reference, Ruler
+from dis2_jax.evaluation.scoring import bootstrap
+from dis2_jax.evaluation.scoring.bootstrap import Ratios, class_counts_of, resampled_ratios, tile_intervals
+from dis2_jax.evaluation.scoring.boundaries import near_other_class
+from dis2_jax.evaluation.scoring.metrics import summarize
+from dis2_jax.evaluation.scoring.ruler import (
+    CONFIDENCE_ONE,
+    MapScore,
+    MeasureOptions,
+    Reference,
+    Ruler,
+    calibration_of,
+)
 from dis2_jax.schema import IGNORE, ClassLegend, Dis2Error
 
 
@@ -130,7 +137,8 @@ def test_calibration_equals_a_loop_over_pixels():
     label[g.random(shape) < 0.2] = IGNORE
     confidence = np.rint(p.max(-1) * CONFIDENCE_ONE).astype(np.uint16)
     ruler = Ruler.of(MeasureOptions(bins=bins), legend(k))
-    found = Reference.of(label, ruler).score(p.argmax(-1).astype(np.uint8), confidence).calibration()
+    score = Reference.of(label, ruler).score(p.argmax(-1).astype(np.uint8), confidence)
+    found = calibration_of(score.reliability)
     members = [[] for _ in range(bins)]
     for at in np.ndindex(shape):
         if label[at] != IGNORE:
@@ -154,7 +162,7 @@ def test_bands_of_a_large_map_add_up(monkeypatch):
     confidence = g.integers(0, CONFIDENCE_ONE, (50, 20)).astype(np.uint16)
     reference = Reference.of(label, Ruler.of(MeasureOptions(), legend(3)))
     whole = reference.score(predicted, confidence)
-    monkeypatch.setattr("dis2_jax.evaluation.scoring._BAND_PIXELS", 140)
+    monkeypatch.setattr("dis2_jax.evaluation.scoring.ruler._BAND_PIXELS", 140)
     for a, b in zip(_arrays(whole), _arrays(reference.score(predicted, confidence)), strict=True):
         np.testing.assert_array_equal(a, b)
 

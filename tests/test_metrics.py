@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from dis2_jax.evaluation.metrics import confusion_matrix, summarize
+from dis2_jax.evaluation.scoring.metrics import confusion_matrix, summarize
 from dis2_jax.schema import IGNORE, Dis2Error
 
 K = 4

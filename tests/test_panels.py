@@ -10,10 +10,10 @@ from tiny_run import Fake, fake_variables
 from dis2_jax.config import DataConfig
 from dis2_jax.data.pipeline import load_batch
 from dis2_jax.data.true_color import shown_bands
-from dis2_jax.evaluation import render
 from dis2_jax.evaluation.evaluate import evaluate_split
-from dis2_jax.evaluation.examples import Example, make_examples
-from dis2_jax.evaluation.panels import draw_panels, panel_array, save_panels
+from dis2_jax.evaluation.pictures import render
+from dis2_jax.evaluation.pictures.examples import Example, make_examples, spread_tiles
+from dis2_jax.evaluation.pictures.panels import draw_panels, panel_array, save_panels
 from dis2_jax.schema import IGNORE, ClassLegend, DatasetCard, Dis2Error, Modality, Scenario
 from dis2_jax.sharding.mesh import data_mesh
 
@@ -22,6 +22,7 @@ LEGEND = ClassLegend(("dry", "wet", "cloud"), ((250, 240, 200), (0, 0, 255), (0,
 
 def make(dataset, card, **options):
     options = {"split": "train", "count": 4, "batch_size": 4, **options}
+    options["titles"] = spread_tiles(card, split=options["split"], count=options.pop("count"))
     return make_examples(Fake(), fake_variables(), str(dataset), card, DataConfig(), **options)
 
 

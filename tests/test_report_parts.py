@@ -29,8 +29,8 @@ from dis2_jax.evaluation.report.inputs import read_inputs
 from dis2_jax.evaluation.report.pick import pick_tiles
 from dis2_jax.evaluation.report.sections.provenance import provenance
 from dis2_jax.evaluation.report.sections.text import duration, quantity
-from dis2_jax.evaluation.tile_table import TileCounts
-from dis2_jax.evaluation.validate import SplitValidator, score_pictures
+from dis2_jax.evaluation.scoring.tile_table import TileCounts
+from dis2_jax.evaluation.validate import SplitValidator
 from dis2_jax.schema import Dis2Error
 from dis2_jax.sharding.mesh import data_mesh
 from dis2_jax.training import environment
@@ -175,21 +175,25 @@ def test_text():
     assert quantity(12.0, "B") == "12 B"
 
 
-def test_validation_draws_the_scores(mini_dataset, mini_card):
-    what = (Fake(), fake_variables(), str(mini_dataset), mini_card, DataConfig())
-    found = evaluate_split(*what, split="validation", batch_size=4)
-    pictures = score_pictures(found)
-    assert set(pictures) == {"scores", "gaps", "confusion/rgb+ndsm", "confusion/rgb", "confusion/ndsm"}
-    for picture in pictures.values():
+def test_validation_draws_what_the_report_shows(mini_dataset, mini_card):
+    config = Config(data=DataConfig(dir=str(mini_dataset)), train=TrainConfig(panels=2))
+    validation = SplitValidator(config, mini_card)(
+        Fake(), fake_variables(), mesh=data_mesh(), on_batch=lambda *_: None
+    )
+    rows = ("rgb+ndsm", "rgb", "ndsm")
+    wanted = {"scores", "gaps", "panels", "best_typical_worst"}
+    assert set(validation.images) == wanted | {f"{k}/{r}" for k in ("confusion", "calibration") for r in rows}
+    for picture in validation.images.values():
         assert picture.dtype == np.uint8
         assert picture.shape[-1] == 3
         assert (picture[0, 0] == 255).all()
         assert picture.std() > 10
-    config = Config(data=DataConfig(dir=str(mini_dataset)), train=TrainConfig(panels=0))
-    validation = SplitValidator(config, mini_card)(
-        Fake(), fake_variables(), mesh=data_mesh(), on_batch=lambda *_: None
-    )
-    assert set(validation.images) == set(pictures)
+    what = (Fake(), fake_variables(), str(mini_dataset), mini_card, DataConfig())
+    plain = evaluate_split(*what, split="validation", batch_size=4).evaluation
+    assert validation.metric == plain.mean_miou
+    assert validation.scalars == {"mean_miou": plain.mean_miou} | {
+        f"miou/{s.name}": s.metrics.miou for s in plain.real
+    }
 
 
 def test_array_is_drawn_on_white():

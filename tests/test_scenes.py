@@ -14,15 +14,15 @@ from dis2_jax.config import DataConfig
 from dis2_jax.data.builders.tiles import Tile
 from dis2_jax.data.builders.writer import write_dataset
 from dis2_jax.data.places import PLACES_FILE, Place, any_overlap, load_places, reading_order
-from dis2_jax.evaluation.boundaries import near_other_class
 from dis2_jax.evaluation.evaluate import evaluate_split
-from dis2_jax.evaluation.measure import measure_split
-from dis2_jax.evaluation.measures import Calibration
-from dis2_jax.evaluation.metrics import confusion_matrix
 from dis2_jax.evaluation.results import Evaluation
-from dis2_jax.evaluation.scenes import SceneScorer, TileMaps
-from dis2_jax.evaluation.scoring import CONFIDENCE_ONE, MeasureOptions, Ruler
-from dis2_jax.evaluation.tile_table import read_tile_counts
+from dis2_jax.evaluation.scoring.boundaries import near_other_class
+from dis2_jax.evaluation.scoring.measure import measure_split
+from dis2_jax.evaluation.scoring.measures import Calibration
+from dis2_jax.evaluation.scoring.metrics import confusion_matrix
+from dis2_jax.evaluation.scoring.ruler import CONFIDENCE_ONE, MeasureOptions, Ruler
+from dis2_jax.evaluation.scoring.scenes import SceneScorer, TileMaps
+from dis2_jax.evaluation.scoring.tile_table import read_tile_counts
 from dis2_jax.schema import IGNORE, ClassLegend, DatasetCard, Dis2Error
 from dis2_jax.sharding.mesh import data_mesh
 
@@ -180,14 +180,18 @@ def test_the_pass_agrees_with_the_plain_evaluation(datasets, tmp_path):
     plain = evaluate_split(
         Fake(), fake_variables(), str(folder), card, DataConfig(), split="test", batch_size=4, baselines=True
     )
-    for a, b in zip(found.evaluation.scenarios, plain.scenarios, strict=True):
+    for a, b in zip(found.evaluation.scenarios, plain.evaluation.scenarios, strict=True):
         assert (a.name, a.tiles, a.confusion) == (b.name, b.tiles, b.confusion)
+        assert a.calibration == b.calibration
         assert sum(x.count for x in a.calibration.bins) == a.metrics.pixels
     assert Evaluation.from_json(found.evaluation.to_json()) == found.evaluation
     (tmp_path / "tiles.csv").write_text(found.tiles.to_csv())
     tiles = read_tile_counts(tmp_path / "tiles.csv", card.legend.names)
     for s in found.evaluation.scenarios:
         assert len(tiles[s.name].tile_ids) == s.tiles
+        by_record = dict(zip(plain.tiles[s.name].records, plain.tiles[s.name].counts, strict=True))
+        for record, counts in zip(tiles[s.name].records, tiles[s.name].counts, strict=True):
+            np.testing.assert_array_equal(by_record[record], counts)
         np.testing.assert_array_equal(tiles[s.name].counts.sum(0)[0], np.diagonal(s.confusion))
     assert tiles["rgb"].tile_ids[0] == "test-north_0_0"
 

@@ -76,10 +76,10 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> None:
     checkpoint = parse_checkpoint(arguments.checkpoint)
     from tqdm import tqdm
 
-    from dis2_jax.evaluation.measure_tables import details_text
     from dis2_jax.evaluation.run import Options, evaluate_workdir
-    from dis2_jax.evaluation.scoring import MeasureOptions
-    from dis2_jax.evaluation.tables import text_table
+    from dis2_jax.evaluation.scoring.ruler import MeasureOptions
+    from dis2_jax.evaluation.tables.measures import details_text
+    from dis2_jax.evaluation.tables.scores import text_table
 
     options = Options(
         split=arguments.split,

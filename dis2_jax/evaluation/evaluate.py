@@ -11,21 +11,23 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from dis2_jax.config import DataConfig
 from dis2_jax.data.batch import Batch
 from dis2_jax.data.pipeline import eval_batches
 from dis2_jax.evaluation.results import Evaluation, ScenarioKind, ScenarioResult
-from dis2_jax.evaluation.scoring import CONFIDENCE_ONE
+from dis2_jax.evaluation.scoring.ruler import CONFIDENCE_ONE, calibration_of
+from dis2_jax.evaluation.scoring.tile_table import TileCounts
 from dis2_jax.models.dis2 import DIS2
 from dis2_jax.schema import IGNORE, DatasetCard, Dis2Error, Scenario
 from dis2_jax.sharding.mesh import put_batch, replicated
 
-__all__ = ["Evaluation", "ScenarioResult", "evaluate_split"]
+Outputs = Literal["counts", "tally", "confidence", "probabilities"]
+"""What comes off the device beside counts and class maps: nothing, sums per tile, or maps (each its own program)."""
 
-Outputs = Literal["counts", "confidence", "probabilities"]
-"""What comes off the device beside counts and class maps: nothing, or ever more (each is its own program)."""
+RELIABILITY_BINS = 15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +64,14 @@ def rows_of(model: DIS2, card: DatasetCard, *, baselines: bool) -> tuple[Row, ..
     return tuple(rows)
 
 
+@dataclasses.dataclass(frozen=True)
+class SplitScores:
+    """Scenarios with confusion and calibration, and per scenario the counts of its tiles."""
+
+    evaluation: Evaluation
+    tiles: dict[str, TileCounts]
+
+
 def evaluate_split(
     model: DIS2,
     variables: Mapping[str, Any],
@@ -74,11 +84,12 @@ def evaluate_split(
     mesh: Mesh | None = None,
     baselines: bool = False,
     on_batch: Callable[[int, int], None] | None = None,
-) -> Evaluation:
+) -> SplitScores:
     """Count confusion matrices of the full branch and every student over all tiles of a split.
 
-    A scenario takes the tiles in which its modalities are really there. Counts are int32 on the device per
-    batch and int64 over the split: exact, whatever the batch size or mesh.
+    All is summed on the devices, so that a pod is not kept waiting by one host's arithmetic; ``measure_split``
+    has more to tell and takes longer. A scenario takes the tiles in which its modalities are really there. Counts
+    are int32 on the device per batch and int64 over the split: exact, whatever the batch size or mesh.
 
     Args:
         model: a DIS2 module: ``modalities``, ``students`` and ``predict`` are used.
@@ -99,9 +110,12 @@ def evaluate_split(
     total = _Total(rows=rows, card=card, split=split)
     what = (model, variables, dataset_dir, card, data)
     options: dict[str, Any] = {"split": split, "batch_size": batch_size, "mesh": mesh, "on_batch": on_batch}
-    for _, counts in predict_split(rows, *what, **options):
-        total.add(counts)
-    return Evaluation(dataset=card.name, split=split, classes=card.legend.names, scenarios=total.results())
+    for batch, counts in predict_split(rows, *what, outputs="tally", **options):
+        total.add(counts, records=_everywhere(batch["index"]), valid=_everywhere(batch["valid"]))
+    evaluation = Evaluation(
+        dataset=card.name, split=split, classes=card.legend.names, scenarios=total.results()
+    )
+    return SplitScores(evaluation, total.tiles())
 
 
 def predict_split(
@@ -192,18 +206,31 @@ def check_size(model: DIS2, size: tuple[int, int]) -> None:
 
 
 @flax.struct.dataclass
+class Tally:
+    """Sums per tile, int32; zeros for a tile that is not usable."""
+
+    counts: jax.Array
+    """``[B, 3, K]``: hits, reference and predicted pixels, as ``TileCounts``."""
+    reliability: jax.Array
+    """``[B, bins, 4]``: pixels, correct ones, confidence in 1/65535 as low and high byte (their sums fit)."""
+
+
+@flax.struct.dataclass
 class Counts:
     """What one batch adds to a row: int32 sums over the whole batch (over the whole mesh), exact."""
 
     confusion: jax.Array
     """``[K, K]``, rows are the reference."""
-    tiles: jax.Array
+    usable: jax.Array
+    """``[B]`` bool: the tiles that were counted."""
     pixels: jax.Array
     """Pixels that the matrix must hold."""
     predicted: jax.Array
     """Class map ``[B, H, W]`` int32, -1 where the output is not finite."""
+    tally: Tally | None = None
+    """With ``outputs='tally'``."""
     confidence: jax.Array | None = None
-    """``[B, H, W]`` uint16: probability of the predicted class in 1/65535; not with ``outputs='counts'``."""
+    """``[B, H, W]`` uint16: probability of the predicted class in 1/65535, with the outputs that are maps."""
     probabilities: jax.Array | None = None
     """``[B, H, W, K]`` float32, with ``outputs='probabilities'``."""
 
@@ -239,14 +266,32 @@ def count_confusion(
     )
     known = probabilities.astype(jnp.float32)
     share = jnp.where(finite, known.max(-1), 0.0)
+    confidence = jnp.round(share * CONFIDENCE_ONE).astype(jnp.uint16)
     return Counts(
         confusion=confusion,
-        tiles=usable.sum(dtype=jnp.int32),
+        usable=usable,
         pixels=counted.sum(dtype=jnp.int32),
         predicted=predicted,
-        confidence=None if outputs == "counts" else jnp.round(share * CONFIDENCE_ONE).astype(jnp.uint16),
+        tally=_tally(label, predicted, confidence, counted, num_classes) if outputs == "tally" else None,
+        confidence=confidence if outputs in ("confidence", "probabilities") else None,
         probabilities=known if outputs == "probabilities" else None,
     )
+
+
+def _tally(
+    label: jax.Array, predicted: jax.Array, confidence: jax.Array, counted: jax.Array, num_classes: int
+) -> Tally:
+    """Maps ``[B, H, W]`` to sums per tile."""
+    classes = jnp.arange(num_classes)
+    own = (label[..., None] == classes) & counted[..., None]
+    chosen = (predicted[..., None] == classes) & counted[..., None]
+    counts = jnp.stack([x.sum((1, 2), dtype=jnp.int32) for x in (own & chosen, own, chosen)], axis=1)
+    steps = confidence.astype(jnp.int32)
+    bins = jnp.maximum((steps * RELIABILITY_BINS + CONFIDENCE_ONE - 1) // CONFIDENCE_ONE - 1, 0)
+    values = jnp.stack([jnp.ones_like(steps), label == predicted, steps & 255, steps >> 8], axis=-1)
+    where = (bins[..., None] == jnp.arange(RELIABILITY_BINS)) & counted[..., None]
+    reliability = jnp.einsum("bhwn,bhwv->bnv", where.astype(jnp.int32), values.astype(jnp.int32))
+    return Tally(counts, reliability)
 
 
 class _Total:
@@ -258,15 +303,20 @@ class _Total:
         self._split = split
         k = len(self._classes)
         self._confusion = {row.name: np.zeros((k, k), np.int64) for row in rows}
-        self._tiles = {row.name: 0 for row in rows}
+        self._reliability = {row.name: np.zeros((RELIABILITY_BINS, 3), np.int64) for row in rows}
+        self._tiles: dict[str, list[tuple[int, np.ndarray]]] = {row.name: [] for row in rows}
 
-    def add(self, found: dict[str, Counts]) -> None:
+    def add(self, found: dict[str, Counts], *, records: np.ndarray, valid: np.ndarray) -> None:
         """Wait for one batch's results and add them; a lost pixel is an error, not a better score."""
         for name, counts in found.items():
             confusion = np.asarray(counts.confusion).astype(np.int64)
             check_lost(int(counts.pixels) - int(confusion.sum()), split=self._split, scenario=name)
             self._confusion[name] += confusion
-            self._tiles[name] += int(counts.tiles)
+            assert counts.tally is not None
+            usable, tally = fetch((counts.usable, counts.tally))
+            n, correct, low, high = tally.reliability.astype(np.int64).sum(0).T
+            self._reliability[name] += np.stack([n, correct, low + 256 * high], axis=-1)
+            self._tiles[name] += [(int(records[i]), tally.counts[i]) for i in np.flatnonzero(usable & valid)]
 
     def results(self) -> tuple[ScenarioResult, ...]:
         """Freeze."""
@@ -275,12 +325,42 @@ class _Total:
                 name=row.name,
                 kind=row.kind,
                 available=row.available,
-                tiles=self._tiles[row.name],
+                tiles=len(self._tiles[row.name]),
                 confusion=tuple(tuple(int(n) for n in line) for line in self._confusion[row.name]),
                 classes=self._classes,
+                calibration=calibration_of(self._reliability[row.name]),
             )
             for row in self._rows
         )
+
+    def tiles(self) -> dict[str, TileCounts]:
+        """By scenario; those without a tile are left out."""
+        return {
+            name: TileCounts(
+                tuple(f"record {r}" for r, _ in own),
+                np.stack([counts for _, counts in own]).astype(np.int64),
+                tuple(r for r, _ in own),
+            )
+            for name, own in self._tiles.items()
+            if own
+        }
+
+
+def fetch(tree: Any) -> Any:
+    """Whole arrays on every host, as numpy. Every host of a job must call this."""
+    return jax.tree.map(
+        lambda x: np.asarray(
+            x if x.is_fully_addressable else multihost_utils.process_allgather(x, tiled=True)
+        ),
+        tree,
+    )
+
+
+def _everywhere(rows: np.ndarray) -> np.ndarray:
+    """All hosts' rows of a batch."""
+    if jax.process_count() == 1:
+        return rows
+    return np.asarray(multihost_utils.process_allgather(rows, tiled=True))
 
 
 def check_lost(pixels: int, *, split: str, scenario: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from dis2_jax.evaluation.measures import (
+from dis2_jax.evaluation.scoring.measures import (
     Boundary,
     Calibration,
     Confusion,
@@ -17,7 +17,7 @@ from dis2_jax.evaluation.measures import (
     Scenes,
     read_confusion,
 )
-from dis2_jax.evaluation.metrics import Metrics, mean_of_known, summarize
+from dis2_jax.evaluation.scoring.metrics import Metrics, mean_of_known, summarize
 from dis2_jax.schema import Dis2Error
 
 ScenarioKind = Literal["full", "student", "baseline"]

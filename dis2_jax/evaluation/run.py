@@ -10,13 +10,13 @@ from typing import Any, Literal
 import jax
 
 from dis2_jax.config import DataConfig
-from dis2_jax.evaluation import tables
-from dis2_jax.evaluation.examples import make_examples
-from dis2_jax.evaluation.measure import measure_split
-from dis2_jax.evaluation.panels import save_panels
+from dis2_jax.evaluation.pictures.examples import make_examples, spread_tiles
+from dis2_jax.evaluation.pictures.panels import save_panels
 from dis2_jax.evaluation.results import Evaluation
-from dis2_jax.evaluation.scoring import MeasureOptions
-from dis2_jax.evaluation.tile_table import TileTable
+from dis2_jax.evaluation.scoring.measure import measure_split
+from dis2_jax.evaluation.scoring.ruler import MeasureOptions
+from dis2_jax.evaluation.scoring.tile_table import TileTable
+from dis2_jax.evaluation.tables import scores
 from dis2_jax.files import write_results
 from dis2_jax.schema import DatasetCard, Dis2Error
 from dis2_jax.sharding.mesh import data_mesh
@@ -86,7 +86,8 @@ def evaluate_workdir(
         seed=run.config.train.seed,
     )
     count = run.config.train.panels if panels is None else panels
-    examples = make_examples(*what, count=count, outputs=found.outputs, **common) if count else ()
+    titles = spread_tiles(card, split=split, count=count)
+    examples = make_examples(*what, titles=titles, outputs=found.outputs, **common)
     if jax.process_index() != 0:
         return Report(evaluation, ())
     prefix = f"{Path(folder).resolve().name}-" if other else ""
@@ -133,8 +134,8 @@ def write_tables(evaluation: Evaluation, tiles: TileTable, folder: Path, *, endi
     """Write ``evaluation<ending>.json``, ``.csv``, ``.md`` and ``tiles<ending>.csv``; return their paths."""
     texts = {
         f"evaluation{ending}.json": evaluation.to_json(),
-        f"evaluation{ending}.csv": tables.csv_table(evaluation),
-        f"evaluation{ending}.md": tables.markdown_table(evaluation),
+        f"evaluation{ending}.csv": scores.csv_table(evaluation),
+        f"evaluation{ending}.md": scores.markdown_table(evaluation),
         f"tiles{ending}.csv": tiles.to_csv(),
     }
     return write_results(folder, texts)

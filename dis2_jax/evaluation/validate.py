@@ -12,12 +12,14 @@ from jax.sharding import Mesh
 
 from dis2_jax.config import Config
 from dis2_jax.evaluation.evaluate import evaluate_split
-from dis2_jax.evaluation.examples import make_examples
-from dis2_jax.evaluation.panels import panel_array
+from dis2_jax.evaluation.pictures.examples import make_examples, spread_tiles
+from dis2_jax.evaluation.pictures.panels import panel_array
 from dis2_jax.evaluation.report.drawing.bars import draw_gaps, gap_pairs
 from dis2_jax.evaluation.report.drawing.matrix import draw_confusion, draw_scores
+from dis2_jax.evaluation.report.drawing.reliability import draw_reliability
 from dis2_jax.evaluation.report.drawing.render import to_array
 from dis2_jax.evaluation.report.drawing.style import drawing
+from dis2_jax.evaluation.report.pick import pick_tiles
 from dis2_jax.evaluation.results import Evaluation
 from dis2_jax.models.dis2 import DIS2
 from dis2_jax.schema import DatasetCard, Dis2Error, nearest
@@ -47,37 +49,28 @@ class SplitValidator:
         mesh: Mesh,
         on_batch: Callable[[int, int], None],
     ) -> Validation:
-        """Evaluate, and draw ``config.train.panels`` tiles."""
+        """Evaluate; draw ``config.train.panels`` fixed tiles, and the best, a typical and the worst one."""
         data, train = self.config.data, self.config.train
-        found = evaluate_split(
-            model,
-            variables,
-            data.dir,
-            self.card,
-            data,
-            split=data.validation_split,
-            batch_size=train.eval_batch_size,
-            mesh=mesh,
-            on_batch=on_batch,
-        )
+        split = data.validation_split
+        what = (model, variables, data.dir, self.card, data)
+        common: dict[str, Any] = {"split": split, "batch_size": train.eval_batch_size, "mesh": mesh}
+        scored = evaluate_split(*what, on_batch=on_batch, **common)
+        found = scored.evaluation
         scores = {s.name: s.metrics.miou for s in found.real}
         known = {name: score for name, score in scores.items() if score is not None}
         mean = found.mean_miou
         scalars = {f"miou/{name}": score for name, score in known.items()}
         images = score_pictures(found)
         if train.panels:
-            examples = make_examples(
-                model,
-                variables,
-                data.dir,
-                self.card,
-                data,
-                split=data.validation_split,
-                count=train.panels,
-                batch_size=train.eval_batch_size,
-                mesh=mesh,
-            )
-            images["panels"] = panel_array(examples, self.card)
+            picked = pick_tiles(scored.tiles, list(scores), count=1)
+            tiles = {
+                "panels": spread_tiles(self.card, split=split, count=train.panels),
+                "best_typical_worst": {p.record: f"{p.group}, {p.score:.3f}: {p.tile_id}" for p in picked},
+            }
+            for name, titles in tiles.items():
+                examples = make_examples(*what, titles=titles, **common)
+                if examples:
+                    images[name] = panel_array(examples, self.card)
         return Validation(
             metric=mean,
             scalars=scalars if mean is None else {"mean_miou": mean, **scalars},
@@ -95,4 +88,9 @@ def score_pictures(found: Evaluation) -> dict[str, np.ndarray]:
         if gap_pairs(found):
             figures["gaps"] = draw_gaps(found)
         figures |= {f"confusion/{s.name}": draw_confusion(s).figure for s in found.real if s.tiles}
+        figures |= {
+            f"calibration/{s.name}": draw_reliability(s.calibration, series=i)
+            for i, s in enumerate(found.real)
+            if s.calibration is not None and s.calibration.ece is not None
+        }
     return {name: to_array(figure) for name, figure in figures.items()}

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from dis2_jax.data.rasters import RasterReader
-from dis2_jax.evaluation.render import hatch, render_classes, render_modality
+from dis2_jax.evaluation.pictures.render import hatch, render_classes, render_modality
 from dis2_jax.inference.inputs import Scene
 from dis2_jax.inference.products import scenario_colors
 from dis2_jax.schema import IGNORE, ClassLegend, DatasetCard, Scenario

@@ -12,9 +12,9 @@ import numpy as np
 
 from dis2_jax import config_file
 from dis2_jax.config import Config
-from dis2_jax.evaluation.bootstrap import class_counts_of
 from dis2_jax.evaluation.results import Evaluation
-from dis2_jax.evaluation.tile_table import TileCounts, read_tile_counts
+from dis2_jax.evaluation.scoring.bootstrap import class_counts_of
+from dis2_jax.evaluation.scoring.tile_table import TileCounts, read_tile_counts
 from dis2_jax.schema import Dis2Error
 
 FOLDER = "evaluation"

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from dis2_jax.evaluation.bootstrap import percentile_interval, resampled_ratios
 from dis2_jax.evaluation.comparison.runs import Group, Run
-from dis2_jax.evaluation.measures import Interval
 from dis2_jax.evaluation.results import ScenarioResult
+from dis2_jax.evaluation.scoring.bootstrap import percentile_interval, resampled_ratios
+from dis2_jax.evaluation.scoring.measures import Interval
 
 AVERAGE, WORST = "mean over scenarios", "worst scenario"
 """Rows that are made of all of a run's own scenarios, baselines aside."""

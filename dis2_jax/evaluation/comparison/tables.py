@@ -15,7 +15,7 @@ from dis2_jax.evaluation.comparison.statistics import (
     GroupStatistics,
     Statistic,
 )
-from dis2_jax.evaluation.table_layout import NONE, Column, Rows, markdown_block, short_name, text_blocks
+from dis2_jax.evaluation.tables.layout import NONE, Column, Rows, markdown_block, short_name, text_blocks
 
 _HEADS = {
     "miou": "mIoU",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import textwrap
 
 from dis2_jax.evaluation.degrade.results import Degraded, Switch
-from dis2_jax.evaluation.grid import NONE, Grid, markdown_grid, number, text_grid
+from dis2_jax.evaluation.tables.grid import Grid, markdown_grid, text_grid
+from dis2_jax.evaluation.tables.layout import NONE, number
 
 
 def text_report(found: Degraded, *, width: int = 100) -> str:

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from dis2_jax.evaluation.diagnostics.compare import AttentionExample
-from dis2_jax.evaluation.render import render_classes, render_modality
+from dis2_jax.evaluation.pictures.render import render_classes, render_modality
 from dis2_jax.schema import IGNORE, DatasetCard
 
 FONT = 7.5

@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dis2_jax.evaluation.metrics import Metrics, summarize
+from dis2_jax.evaluation.scoring.metrics import Metrics, summarize
 from dis2_jax.schema import Dis2Error, Fill
 
 FILLS: tuple[Fill, ...] = ("compensation", "zeros", "specific")

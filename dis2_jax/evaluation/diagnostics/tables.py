@@ -13,7 +13,8 @@ from dis2_jax.evaluation.diagnostics.results import (
     Diagnostics,
     Similarity,
 )
-from dis2_jax.evaluation.grid import Grid, markdown_grid, number, percent, text_grid
+from dis2_jax.evaluation.tables.grid import Grid, markdown_grid, text_grid
+from dis2_jax.evaluation.tables.layout import number, percent
 from dis2_jax.schema import Fill
 
 FILL_NAMES: dict[Fill, str] = {

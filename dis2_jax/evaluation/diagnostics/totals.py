@@ -10,7 +10,7 @@ from dis2_jax.data.batch import Batch
 from dis2_jax.evaluation.chosen import Study, complete
 from dis2_jax.evaluation.diagnostics.cka import StreamingCKA
 from dis2_jax.evaluation.diagnostics.results import FILLS, LEVELS, Diagnostics, FillScore, Similarity
-from dis2_jax.evaluation.metrics import confusion_matrix
+from dis2_jax.evaluation.scoring.metrics import confusion_matrix
 from dis2_jax.schema import Dis2Error, Fill, Scenario
 
 

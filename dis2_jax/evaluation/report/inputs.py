@@ -12,13 +12,13 @@ import numpy as np
 
 from dis2_jax import config_file
 from dis2_jax.config import Config
-from dis2_jax.evaluation.bootstrap import class_counts_of
 from dis2_jax.evaluation.degrade.results import Degraded
 from dis2_jax.evaluation.diagnostics.results import Diagnostics
 from dis2_jax.evaluation.report.history import History, read_history
 from dis2_jax.evaluation.results import Evaluation
 from dis2_jax.evaluation.run import FOLDER, Options, default_split, evaluate_workdir
-from dis2_jax.evaluation.tile_table import TileCounts, read_tile_counts
+from dis2_jax.evaluation.scoring.bootstrap import class_counts_of
+from dis2_jax.evaluation.scoring.tile_table import TileCounts, read_tile_counts
 from dis2_jax.schema import DatasetCard, Dis2Error, nearest
 from dis2_jax.training import checkpoint as checkpoints
 from dis2_jax.training.environment import Session, read_sessions

@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from dis2_jax.evaluation.bootstrap import REFERENCE, Ratios
-from dis2_jax.evaluation.tile_table import TileCounts
+from dis2_jax.evaluation.scoring.bootstrap import REFERENCE, Ratios
+from dis2_jax.evaluation.scoring.tile_table import TileCounts
 
 Group = Literal["best", "typical", "worst"]
 

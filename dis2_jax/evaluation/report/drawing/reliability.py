@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from dis2_jax.evaluation.measures import Calibration
 from dis2_jax.evaluation.report.drawing.style import (
     DASHES,
     FONT,
@@ -14,6 +13,7 @@ from dis2_jax.evaluation.report.drawing.style import (
     series_color,
     soften,
 )
+from dis2_jax.evaluation.scoring.measures import Calibration
 
 
 def draw_reliability(calibration: Calibration, *, series: int) -> Figure:

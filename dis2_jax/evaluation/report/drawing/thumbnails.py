@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from dis2_jax.data.true_color import shown_bands
-from dis2_jax.evaluation.render import render_classes, render_errors, render_modality
+from dis2_jax.evaluation.pictures.render import render_classes, render_errors, render_modality
 from dis2_jax.evaluation.report.blocks import Picture, PictureRow
 from dis2_jax.evaluation.report.drawing.style import SCALE
 from dis2_jax.evaluation.report.tile_views import TileView

@@ -11,7 +11,7 @@ from dis2_jax.evaluation.report.drawing.render import render
 from dis2_jax.evaluation.report.inputs import Inputs
 from dis2_jax.evaluation.report.sections.text import NONE, interval, listing, ratio
 from dis2_jax.evaluation.results import Evaluation, ScenarioResult
-from dis2_jax.evaluation.tables import notes
+from dis2_jax.evaluation.tables.scores import notes
 
 
 def scores(inputs: Inputs) -> Section:

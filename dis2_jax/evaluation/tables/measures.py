@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from dis2_jax.evaluation.results import Evaluation, ScenarioResult
-from dis2_jax.evaluation.table_layout import (
+from dis2_jax.evaluation.tables.layout import (
     NONE,
     Column,
     Rows,
@@ -130,7 +130,7 @@ def _further(evaluation: Evaluation) -> list[tuple[str, Sequence[str], list[Colu
         columns = [
             Column(
                 short_name(s.name),
-                tuple(f"{number(b.accuracy, 2)} ({b.count})" for b in c.bins),
+                tuple(f"{number(b.accuracy, digits=2)} ({b.count})" for b in c.bins),
             )
             for s, c in measured
         ]

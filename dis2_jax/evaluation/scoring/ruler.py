@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from dis2_jax.evaluation.boundaries import BoundaryMap, near_other_class
-from dis2_jax.evaluation.measures import Bin, Boundary, BoundaryCounts, Calibration
-from dis2_jax.evaluation.metrics import confusion_matrix
+from dis2_jax.evaluation.scoring.boundaries import BoundaryMap, near_other_class
+from dis2_jax.evaluation.scoring.measures import Bin, Boundary, BoundaryCounts, Calibration
+from dis2_jax.evaluation.scoring.metrics import confusion_matrix
 from dis2_jax.schema import IGNORE, ClassLegend, Dis2Error, nearest
 
 CONFIDENCE_ONE = 65535
@@ -119,30 +119,31 @@ class MapScore:
             self.excluded + other.excluded,
         )
 
-    def calibration(self) -> Calibration:
-        """Means of each reliability bin.
-
-        Confidence is rounded to 1e-6: finer digits hold the network's last bits, which change with the batch shape.
-        """
-        bins = len(self.reliability)
-        return Calibration(
-            tuple(
-                Bin(
-                    lower=i / bins,
-                    upper=(i + 1) / bins,
-                    count=int(n),
-                    confidence=round(int(confidence) / (CONFIDENCE_ONE * int(n)), 6) if n else None,
-                    accuracy=int(correct) / int(n) if n else None,
-                )
-                for i, (n, correct, confidence) in enumerate(self.reliability)
-            )
-        )
-
     def boundaries(self, ruler: Ruler) -> Boundary:
         """Boundary counts by class."""
         return Boundary(
             ruler.tolerance, tuple(BoundaryCounts(*(int(n) for n in row)) for row in self.boundary)
         )
+
+
+def calibration_of(reliability: np.ndarray) -> Calibration:
+    """Means of each bin of ``MapScore.reliability``.
+
+    Confidence is rounded to 1e-6: finer digits hold the network's last bits, which change with the batch shape.
+    """
+    bins = len(reliability)
+    return Calibration(
+        tuple(
+            Bin(
+                lower=i / bins,
+                upper=(i + 1) / bins,
+                count=int(n),
+                confidence=round(int(confidence) / (CONFIDENCE_ONE * int(n)), 6) if n else None,
+                accuracy=int(correct) / int(n) if n else None,
+            )
+            for i, (n, correct, confidence) in enumerate(reliability)
+        )
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -21,21 +21,22 @@ from dis2_jax.config import DataConfig
 from dis2_jax.data.batch import Batch
 from dis2_jax.data.places import any_overlap, load_places, reading_order
 from dis2_jax.data.source import TileSource
-from dis2_jax.evaluation.bootstrap import class_counts_of, tile_intervals
 from dis2_jax.evaluation.evaluate import (
     Counts,
     Outputs,
     Row,
     check_lost,
+    fetch,
     predict_split,
     rows_of,
     usable_tiles,
 )
-from dis2_jax.evaluation.measures import Eroded, Scenes, read_confusion
 from dis2_jax.evaluation.results import Evaluation, ScenarioResult
-from dis2_jax.evaluation.scenes import SceneScorer, TileMaps
-from dis2_jax.evaluation.scoring import MapScore, MeasureOptions, Reference, Ruler
-from dis2_jax.evaluation.tile_table import TileScores, TileTable
+from dis2_jax.evaluation.scoring.bootstrap import class_counts_of, tile_intervals
+from dis2_jax.evaluation.scoring.measures import Eroded, Scenes, read_confusion
+from dis2_jax.evaluation.scoring.ruler import MapScore, MeasureOptions, Reference, Ruler, calibration_of
+from dis2_jax.evaluation.scoring.scenes import SceneScorer, TileMaps
+from dis2_jax.evaluation.scoring.tile_table import TileScores, TileTable
 from dis2_jax.models.dis2 import DIS2
 from dis2_jax.schema import DatasetCard
 
@@ -149,7 +150,7 @@ class _Ledger:
             confusion=read_confusion(total.confusion),
             classes=classes,
             excluded_pixels=total.excluded,
-            calibration=total.calibration(),
+            calibration=calibration_of(total.reliability),
             intervals=intervals,
             boundary=total.boundaries(self._ruler),
             eroded=Eroded(self._ruler.erode, read_confusion(total.eroded), classes),
@@ -180,14 +181,10 @@ def _whole_batch(
     if jax.process_count() > 1:
         batch = multihost_utils.process_allgather(batch, tiled=True)
     return batch, {
-        row.name: (jax.tree.map(_fetch, found[row.name]), usable_tiles(batch, row, card))
+        row.name: (fetch(found[row.name]), usable_tiles(batch, row, card))
         for row in rows
         if row.name in found
     }
-
-
-def _fetch(x: jax.Array) -> np.ndarray:
-    return np.asarray(x if x.is_fully_addressable else multihost_utils.process_allgather(x, tiled=True))
 
 
 def _tile_maps(counts: Counts, i: int, *, split: str, scenario: str) -> TileMaps:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dis2_jax.evaluation.measures import Interval, Intervals
+from dis2_jax.evaluation.scoring.measures import Interval, Intervals
 
 HIT, REFERENCE, PREDICTED = range(3)
 """First axis of class counts ``[3, K]``: pixels on the diagonal, in the reference, predicted."""

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from dis2_jax.data.true_color import shown_bands
-from dis2_jax.evaluation.examples import Example
-from dis2_jax.evaluation.render import (
+from dis2_jax.evaluation.pictures.examples import Example
+from dis2_jax.evaluation.pictures.render import (
     CORRECT,
     WRONG,
     render_classes,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-NONE = "-"
+from dis2_jax.evaluation.tables.layout import escape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,20 +34,10 @@ def text_grid(grid: Grid, *, width: int = 100) -> str:
 
 def markdown_grid(grid: Grid) -> str:
     """Return a Markdown table."""
-    lines = ["| " + " | ".join(_escape(h) for h in grid.heads) + " |"]
+    lines = ["| " + " | ".join(escape(h) for h in grid.heads) + " |"]
     lines.append("|" + "".join(":--|" if i < grid.left else "--:|" for i in range(len(grid.heads))))
-    lines += ["| " + " | ".join(_escape(c) for c in row) + " |" for row in grid.rows]
+    lines += ["| " + " | ".join(escape(c) for c in row) + " |" for row in grid.rows]
     return "\n".join(lines)
-
-
-def number(value: float | None, *, digits: int = 3) -> str:
-    """Write a number, or ``-``."""
-    return NONE if value is None else f"{value:.{digits}f}"
-
-
-def percent(value: float | None) -> str:
-    """Write a share, or ``-``."""
-    return NONE if value is None else f"{value:.0%}"
 
 
 def _block(grid: Grid, columns: list[int], sizes: list[int]) -> str:
@@ -57,7 +47,3 @@ def _block(grid: Grid, columns: list[int], sizes: list[int]) -> str:
 
     head = line(grid.heads)
     return "\n".join([head, "-" * len(head), *(line(r) for r in grid.rows)])
-
-
-def _escape(text: str) -> str:
-    return text.replace("|", "\\|")

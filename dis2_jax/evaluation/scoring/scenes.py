@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from dis2_jax.data.places import Place
-from dis2_jax.evaluation.measures import Eroded, Scenes, SceneScore, read_confusion
-from dis2_jax.evaluation.scoring import CONFIDENCE_ONE, MapScore, Reference, Ruler
+from dis2_jax.evaluation.scoring.measures import Eroded, Scenes, SceneScore, read_confusion
+from dis2_jax.evaluation.scoring.ruler import CONFIDENCE_ONE, MapScore, Reference, Ruler, calibration_of
 from dis2_jax.schema import IGNORE, Dis2Error
 
 
@@ -76,7 +76,7 @@ class SceneScorer:
             confusion=read_confusion(total.confusion),
             eroded=Eroded(self._ruler.erode, read_confusion(total.eroded), classes),
             boundary=total.boundaries(self._ruler),
-            calibration=total.calibration(),
+            calibration=calibration_of(total.reliability),
             each=tuple(
                 SceneScore(name, tiles, read_confusion(score.confusion), classes)
                 for name, tiles, score in sorted(found, key=lambda f: f[0])

@@ -8,14 +8,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from dis2_jax.config import DataConfig
 from dis2_jax.data.batch import Batch
 from dis2_jax.data.normalize import denormalize
 from dis2_jax.data.pipeline import load_batch
-from dis2_jax.evaluation.evaluate import Outputs, check_size, on_mesh, round_up, rows_of, run_rows
+from dis2_jax.evaluation.evaluate import Outputs, check_size, fetch, on_mesh, round_up, rows_of, run_rows
 from dis2_jax.models.dis2 import DIS2
 from dis2_jax.schema import DatasetCard, Dis2Error
 
@@ -43,33 +42,40 @@ def make_examples(
     data: DataConfig,
     *,
     split: str,
-    count: int,
+    titles: Mapping[int, str],
     batch_size: int,
     mesh: Mesh | None = None,
-    outputs: Outputs = "counts",
+    outputs: Outputs = "tally",
 ) -> tuple[Example, ...]:
-    """Predict ``count`` tiles spread evenly over the split, with every scenario.
+    """Predict the tiles that ``titles`` (record number -> title) names, with every scenario.
 
     With the ``batch_size``, ``mesh`` and ``outputs`` of a pass over a split before it, nothing is compiled
     again. Every host of a job must call this; all get the same result. Errors as ``evaluate_split``.
     """
-    if count < 1:
-        raise Dis2Error(f"{count} panels: give at least 1")
-    if split not in card.splits:
-        raise Dis2Error(f"no split {split!r}; the dataset has {', '.join(card.splits)}")
     check_size(model, card.tile)
     if mesh is not None:
         batch_size, variables = round_up(batch_size, mesh), on_mesh(variables, mesh)
-    total = card.splits[split]
-    indices = sorted({round(i) for i in np.linspace(0, total - 1, min(count, total))})
+    indices = list(titles)
     examples: list[Example] = []
     for start in range(0, len(indices), batch_size):
         chosen = indices[start : start + batch_size]
         filled = chosen + chosen[-1:] * (batch_size - len(chosen))  # one batch shape, one compilation
         batch = load_batch(dataset_dir, card, data, split=split, indices=filled)
         maps = _predict(model, variables, batch, card=card, mesh=mesh, outputs=outputs)
-        examples += [_example(batch, i, maps, card=card, data=data, split=split) for i in range(len(chosen))]
+        examples += [
+            _example(batch, i, maps, card=card, data=data, title=titles[record])
+            for i, record in enumerate(chosen)
+        ]
     return tuple(examples)
+
+
+def spread_tiles(card: DatasetCard, *, split: str, count: int) -> dict[int, str]:
+    """Record number -> title of up to ``count`` tiles, evenly over the split. ``Dis2Error``: no such split."""
+    if split not in card.splits:
+        raise Dis2Error(f"no split {split!r}; the dataset has {', '.join(card.splits)}")
+    total = card.splits[split]
+    records = sorted({round(i) for i in np.linspace(0, total - 1, min(count, total))})
+    return {r: f"{split} tile {r}" for r in records}
 
 
 def _predict(
@@ -90,7 +96,7 @@ def _predict(
         columns = [card.modality_names.index(m) for m in row.available]
         there: np.ndarray = np.asarray(batch["available"][:, columns].all(axis=1))
         if row.name in started:
-            maps[row.name] = (_fetch(started[row.name].predicted), there)
+            maps[row.name] = (fetch(started[row.name].predicted), there)
         else:
             maps[row.name] = (np.zeros_like(batch["label"]), there)
     return maps
@@ -102,10 +108,6 @@ def _own_rows(leaf: np.ndarray) -> np.ndarray:
     return leaf[jax.process_index() * size :][:size]
 
 
-def _fetch(x: jax.Array) -> np.ndarray:
-    return np.asarray(x if x.is_fully_addressable else multihost_utils.process_allgather(x, tiled=True))
-
-
 def _example(
     batch: Batch,
     i: int,
@@ -113,7 +115,7 @@ def _example(
     *,
     card: DatasetCard,
     data: DataConfig,
-    split: str,
+    title: str,
 ) -> Example:
     images = {
         m.name: denormalize(batch["image"][m.name][i], m, data.normalize)
@@ -121,7 +123,7 @@ def _example(
         if there
     }
     return Example(
-        title=f"{split} tile {batch['index'][i]}",
+        title=title,
         images=images,
         reference=batch["label"][i],
         predictions={name: values[i] if there[i] else None for name, (values, there) in maps.items()},

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dis2_jax.evaluation.metrics import Metrics, mean_of_known, summarize
+from dis2_jax.evaluation.scoring.metrics import Metrics, mean_of_known, summarize
 
 Interval = tuple[float, float]
 """Low and high end."""

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dis2_jax.evaluation.bootstrap import HIT, PREDICTED, REFERENCE, Ratios
-from dis2_jax.evaluation.measures import BoundaryCounts
-from dis2_jax.evaluation.metrics import mean_of_known
+from dis2_jax.evaluation.scoring.bootstrap import HIT, PREDICTED, REFERENCE, Ratios
+from dis2_jax.evaluation.scoring.measures import BoundaryCounts
+from dis2_jax.evaluation.scoring.metrics import mean_of_known
 from dis2_jax.schema import Dis2Error
 
 _COUNTS = {"hit": HIT, "reference": REFERENCE, "predicted": PREDICTED}
@@ -31,6 +31,15 @@ class TileScores:
     counts: np.ndarray
     eroded: np.ndarray
     boundary: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TileCounts:
+    """One scenario's tiles with what ratios need: ``tile_ids``, ``counts`` ``[T, 3, K]``, ``records``."""
+
+    tile_ids: tuple[str, ...]
+    counts: np.ndarray
+    records: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,15 +62,6 @@ class TileTable:
             for line in _lines(tiles, self.tile_ids):
                 writer.writerow([scenario, *line])
         return out.getvalue()
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class TileCounts:
-    """What ``read_tile_counts`` gives back of one scenario: ``tile_ids``, ``counts`` ``[T, 3, K]``, ``records``."""
-
-    tile_ids: tuple[str, ...]
-    counts: np.ndarray
-    records: tuple[int, ...]
 
 
 def read_tile_counts(path: str | Path, classes: Sequence[str]) -> dict[str, TileCounts]:

@@ -56,19 +56,19 @@ def text_blocks(
 
 def markdown_block(corner: str, names: Sequence[str], columns: Sequence[Column]) -> list[str]:
     """Lines of one Markdown table."""
-    heads = [_escape(c.head) for c in columns]
+    heads = [escape(c.head) for c in columns]
     lines = [f"| {corner} | " + " | ".join(heads) + " |", "|:--|" + "--:|" * len(columns)]
     for i, name in enumerate(names):
-        lines.append(f"| {_escape(name)} | " + " | ".join(_escape(c.cells[i]) for c in columns) + " |")
+        lines.append(f"| {escape(name)} | " + " | ".join(escape(c.cells[i]) for c in columns) + " |")
     return lines
 
 
-def number(value: float | None, digits: int = 3) -> str:
+def number(value: float | None, *, digits: int = 3) -> str:
     """Fixed digits, or ``NONE``."""
     return NONE if value is None else f"{value:.{digits}f}"
 
 
-def span(ends: tuple[float, float] | None, digits: int = 3) -> str:
+def span(ends: tuple[float, float] | None, *, digits: int = 3) -> str:
     """An interval, such as ``0.512..0.547`` (negative numbers stay readable), or ``NONE``."""
     return NONE if ends is None else f"{ends[0]:.{digits}f}..{ends[1]:.{digits}f}"
 
@@ -78,7 +78,13 @@ def short_name(scenario: str) -> str:
     return scenario.replace(" (full model, ", ", ").replace(" zero-filled)", " zero")
 
 
-def _escape(text: str) -> str:
+def percent(value: float | None) -> str:
+    """A share, or ``NONE``."""
+    return NONE if value is None else f"{value:.0%}"
+
+
+def escape(text: str) -> str:
+    """Keep a cell of a Markdown table in its cell."""
     return text.replace("|", "\\|")
 
 

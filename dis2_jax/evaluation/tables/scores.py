@@ -7,9 +7,9 @@ import io
 import textwrap
 from collections.abc import Callable
 
-from dis2_jax.evaluation.measure_tables import measure_notes, measures_markdown, measures_text
 from dis2_jax.evaluation.results import Evaluation, ScenarioResult
-from dis2_jax.evaluation.table_layout import NONE, Column, Rows, markdown_block, number, text_blocks
+from dis2_jax.evaluation.tables.layout import NONE, Column, Rows, markdown_block, number, text_blocks
+from dis2_jax.evaluation.tables.measures import measure_notes, measures_markdown, measures_text
 
 _GROUPS = {
     "full": "all modalities",

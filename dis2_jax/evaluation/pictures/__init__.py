@@ -1,0 +1,1 @@
+"""Tiles and maps as pictures."""

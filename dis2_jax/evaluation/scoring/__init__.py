@@ -1,0 +1,1 @@
+"""Score maps against references: counts that add up, measures that follow from them."""

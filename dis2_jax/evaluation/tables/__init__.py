@@ -1,0 +1,1 @@
+"""Results as aligned text, Markdown and CSV."""
