@@ -17,6 +17,7 @@ def get_config(recipe: str = "ours") -> Any:
     c.data.dir = "data_out/terramind_mini"
     c.data.batch_size = 4
     c.model.width = 8
+    c.model.students = "single"
     c.train.steps, c.train.eval_every, c.train.log_every = 60, 30, 5
     if recipe == "ours":
         c.loss.distill_ramp = 1.0

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from published_files import SIDE, save_jpeg, write_potsdam, write_vaihingen, write_world_file
 from raster_files import write_raster
 
+from dis2_jax.cli.main import main
+from dis2_jax.data.builders import potsdam
 from dis2_jax.data.builders.align import corner_in
 from dis2_jax.data.builders.isprs import IsprsOptions
 from dis2_jax.data.builders.isprs_labels import COLORS, NAMES, LabelRule
@@ -20,7 +22,8 @@ from dis2_jax.data.builders.scene_jobs import Dropped, Noted
 from dis2_jax.data.builders.tiles import Tile, record
 from dis2_jax.data.builders.vaihingen import VAIHINGEN
 from dis2_jax.data.rasters import RasterInfo, read_raster
-from dis2_jax.schema import IGNORE, Dis2Error
+from dis2_jax.data.source import TileSource
+from dis2_jax.schema import IGNORE, DatasetCard, Dis2Error
 
 IDS = ("2_10", "2_11", "3_13", "6_7")
 
@@ -346,6 +349,29 @@ def test_a_compressed_archive_in_an_archive_is_refused(tmp_path):
             z.write(path, path.name)
     with pytest.raises(Dis2Error, match=r"holds 1_DSM.zip compressed: unzip Potsdam.zip first"):
         find(tmp_path / "Potsdam.zip")
+
+
+def test_the_command_line_prepares_and_the_card_tells_all(tmp_path, monkeypatch, capsys):
+    colors = write_potsdam(tmp_path / "Potsdam", IDS)
+    monkeypatch.setattr(potsdam, "POTSDAM", few(POTSDAM, IDS))
+    out = tmp_path / "out"
+    command = f"data prepare potsdam --source {tmp_path / 'Potsdam'} --out {out} --workers 0 --tile 48"
+    assert main([*command.split(), *["--validation", "2_11", "--image", "irrg", "--clutter", "merge:tree"]]) == 0
+    assert "note: 2_11 of the 3 official training scenes" in capsys.readouterr().out
+    card = DatasetCard.load(out)
+    assert card.splits == {"train": 8, "validation": 4, "test": 4}
+    irrg, ndsm = card.modalities
+    assert (irrg.product, irrg.bands) == ("IRRG orthophoto", ("infrared", "red", "green"))
+    assert (ndsm.product, ndsm.unit, ndsm.source.scale) == ("normalised height model (lastools)", "m", 0.1)
+    assert (card.legend.names, card.legend.colors) == (NAMES[:5], COLORS[:5])
+    assert card.class_pixels["test"][-1] == 2 * 2 * 48 * 48 - SIDE * SIDE  # padding alone is ignored
+    assert sorted(card.inputs) == ["1_DSM_normalisation.zip", "3_Ortho_IRRG.zip", "5_Labels_all.zip"]
+    assert card.ground_sampling_distance == 0.05
+    assert "isprs.org" in card.source
+    assert card.licence
+    label = TileSource(out, "validation", card)[0]["label"]
+    expected = LabelRule(clutter="merge:tree").decode(colors["2_11"][:48, :48], "x")
+    assert np.array_equal(label, expected)
 
 
 def test_official_ids():
