@@ -213,6 +213,15 @@ def test_stray_colours_are_listed_ignored_or_taken_for_the_nearest(tmp_path):
         mine = [t for t in tiles["train"] if t.place.scene == scene]
         classes = mosaic(mine, "label", (SIDE, SIDE), 1)[..., 0].astype(int)
         assert np.array_equal(np.array(COLORS)[classes], colors[scene])
+    path = tmp_path / "5_Labels_all" / "top_potsdam_2_11_label.tif"
+    x = read_raster(path)
+    x[:2] = (255, 128, 0)
+    write_raster(path, x)
+    _, said = everything(find(tmp_path, stray="nearest"))
+    assert (
+        f"label (2_11) has colours that are no class, ignored: {2 * SIDE} pixels: (255, 128, 0) x {2 * SIDE}"
+        in said
+    )
     tiles, said = everything(find(tmp_path, stray="ignore"))
     mine = [t for t in tiles["train"] if t.place.scene == "6_7"]
     classes = mosaic(mine, "label", (SIDE, SIDE), 1)[..., 0]
@@ -260,6 +269,18 @@ def test_files_of_a_scene_are_aligned_by_their_georeference(size, more):
             corner_in(info(size, 0, 0), other)
     else:
         assert corner_in(info(size, 0, 0), other) == (top, left)
+
+
+def test_half_a_pixel_is_a_habit_and_corners_can_be_trusted_alone():
+    def info(x, y):
+        at = (0.05, 0, 366_976.5 + x, 0, -0.05, 5_809_761.0 + y)
+        return RasterInfo(path="p", height=60, width=60, bands=1, dtype="uint8", transform=at)
+
+    assert corner_in(info(0, 0), info(0.025, 0.035)) == (0, 0)
+    assert corner_in(info(0, 0), info(0.05, -0.1)) == (-2, -1)
+    with pytest.raises(Dis2Error, match="--align corner"):
+        corner_in(info(0, 0), info(5, 0))
+    assert corner_in(info(0, 0), info(5, 0), by="corner") == (0, 0)
 
 
 def lack_image(root):
@@ -356,7 +377,9 @@ def test_the_command_line_prepares_and_the_card_tells_all(tmp_path, monkeypatch,
     monkeypatch.setattr(potsdam, "POTSDAM", few(POTSDAM, IDS))
     out = tmp_path / "out"
     command = f"data prepare potsdam --source {tmp_path / 'Potsdam'} --out {out} --workers 0 --tile 48"
-    assert main([*command.split(), *["--validation", "2_11", "--image", "irrg", "--clutter", "merge:tree"]]) == 0
+    assert (
+        main([*command.split(), *["--validation", "2_11", "--image", "irrg", "--clutter", "merge:tree"]]) == 0
+    )
     assert "note: 2_11 of the 3 official training scenes" in capsys.readouterr().out
     card = DatasetCard.load(out)
     assert card.splits == {"train": 8, "validation": 4, "test": 4}

@@ -131,7 +131,7 @@ def _scene(
             f"{image.path} is {grid.dtype} with {grid.bands} bands, not uint8 with {len(found.image.bands)}"
         )
     infos = {"height": raster_info(height.path), "label": raster_info(label.path)}
-    corners = {name: corner_in(grid, info) for name, info in infos.items()}
+    corners = {name: corner_in(grid, info, by=options.align) for name, info in infos.items()}
     if options.height == "ndsm":
         _check_not_empty(height, scene)
     name = f"{benchmark.prefix}{scene}"
