@@ -141,7 +141,7 @@ def test_a_height_that_lacks_a_column_is_put_on_the_images_grid(tmp_path):
     heights = read_raster(path)[..., 0]
     save_jpeg(path, np.ascontiguousarray(heights[:, :-1]))
     tiles, said = everything(find(tmp_path))
-    assert any("1 fewer at the right" in s and path.name in s for s in said)
+    assert any("has 1 column fewer at the right than" in s and path.name in s for s in said)
     mine = mosaic(tiles["test"], "ndsm", (SIDE, SIDE), 1)[..., 0]
     assert np.array_equal(mine[:, -1], mine[:, -2])
     last = next(t for t in tiles["test"] if (t.place.row, t.place.col) == (0, 48))
@@ -161,7 +161,7 @@ def test_a_shifted_height_model_is_found_by_its_world_file(tmp_path):
     changes = {"image": "irrg", "ndsm": "gerke", "validation": ("5",), "height": "dsm", "tile": 32}
     dataset = find_isprs(few(VAIHINGEN, ("1", "5", "2")), options(tmp_path, **changes))
     tiles, said = everything(dataset)
-    assert any("2 more at the top, 1 fewer at the left" in s for s in said)
+    assert any("2 rows more at the top, 1 column fewer at the left" in s for s in said)
     mine = mosaic(tiles["train"], "dsm", (64, 80), 1)[..., 0]
     assert np.array_equal(mine[:, 1:], dsm[2:])
     assert np.array_equal(mine[:, 0], dsm[2:, 0])
@@ -323,7 +323,7 @@ def deep_photo(root):
         (lack_heights, "holds no normalised height model .lastools. of potsdam.*1_DSM_normalisation"),
         (empty_height, "06_07_normalized_lastools.jpg is 0 all over"),
         (twice, "are both the RGB orthophoto of 6_7"),
-        (other_scene, "06_07.*does not lie on.*32 fewer at the bottom"),
+        (other_scene, "06_07.*does not lie on.*32 rows fewer at the bottom"),
         (grey_label, "top_potsdam_6_7_label.tif is uint8 with 1 bands"),
         (deep_photo, "top_potsdam_6_7_RGB.tif is uint16 with 3 bands"),
     ],

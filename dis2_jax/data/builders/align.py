@@ -35,8 +35,12 @@ def corner_in(scene: RasterInfo, other: RasterInfo, *, by: Align = "georeference
 
 def misfit(scene: RasterInfo, other: RasterInfo, corner: tuple[int, int]) -> str:
     """Say how ``other`` does not lie on ``scene``'s grid; empty when it does."""
-    lacking = _lacking(scene, other, corner).items()
-    return ", ".join(f"{abs(n)} {'fewer' if n > 0 else 'more'} at the {edge}" for edge, n in lacking if n)
+    texts = []
+    for edge, n in _lacking(scene, other, corner).items():
+        if n:
+            what = ("row" if edge in ("top", "bottom") else "column") + ("s" if abs(n) > 1 else "")
+            texts.append(f"{abs(n)} {what} {'fewer' if n > 0 else 'more'} at the {edge}")
+    return ", ".join(texts)
 
 
 def _lacking(scene: RasterInfo, other: RasterInfo, corner: tuple[int, int]) -> dict[str, int]:

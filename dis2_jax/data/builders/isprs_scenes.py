@@ -153,7 +153,7 @@ def _scene(
         label_corner=corners["label"],
     )
     odd = [
-        f"{info.path.name} has {text} pixels than {grid.path.name}: put onto its grid, {_filled(what)}"
+        f"{info.path.name} has {text} than {grid.path.name}: put onto its grid, {_filled(what)}"
         for what, info in infos.items()
         if (text := misfit(grid, info, corners[what]))
     ]
