@@ -70,6 +70,7 @@ def test_help_of_every_command(command, capsys):
         ("compare A B --basline C", "--baseline"),
         ("data prepare synthetic_city --out D --sed 3", "--seed"),
         ("data prepare ombria --out D --source S --hold-out 3", "--holdout"),
+        ("data prepare potsdam --out D --source S --cluter ignore", "--clutter"),
         ("data inspect D --shet x.png", "--sheet"),
         ("import-torch --checkpoint F --workdir W --crd x", "--card"),
         ("export-torch --workdir W --out F.npz --stp 3", "--step"),
