@@ -1,8 +1,8 @@
 """Jobs on a Dask cluster: several machines that see the same folders. Needs ``pip install 'dis2-jax[dask]'``.
 
 Dask was chosen over Apache Beam and Ray by installing each beside our own pins: Beam 2.77 needs protobuf < 7 and
-older Pillow and PyArrow than the lock has and brings 396 MB, Ray 214 MB, Dask 22 MB. Workers need this package, the source files and the folder of ``--out`` under the same paths; nothing but file names and numbers
-goes over the network.
+older Pillow and PyArrow than the lock has and brings 396 MB, Ray 214 MB, Dask 22 MB. Workers need this package, the
+source files and the folder of ``--out`` under the same paths; nothing but file names and numbers goes over the network.
 """
 
 from __future__ import annotations
