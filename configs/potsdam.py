@@ -1,11 +1,15 @@
 """ISPRS Potsdam (5 cm, 512-px tiles): rgb + ndsm, each of which may be missing.
 
+    dis2 data prepare potsdam --source Potsdam --stray-colors nearest --out data_out/potsdam
     dis2 train --config configs/potsdam.py --workdir runs/potsdam
     dis2 evaluate --workdir runs/potsdam
 
 `--config.recipe=released` is the published recipe, switch by switch (dis2_jax/recipes.py): raw 0-255 inputs,
 SGD with restarts every 15 optimiser steps, 2 batches accumulated, rgb missing in 60 % of the batches. Ours
-normalises by the data card, anneals AdamW once, trains both students in every step.
+normalises by the data card, anneals AdamW once, trains both students in every step. Not run yet: no data here.
+
+Another `--image`, `--height` or `--tile` of the preparation goes with `--config.data.modalities=irrg,dsm` and the like.
+Scores without the sixth class: `dis2 evaluate --exclude clutter`, with eroded boundaries as ISPRS has them.
 """
 
 from typing import Any

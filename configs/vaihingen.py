@@ -1,11 +1,14 @@
 """ISPRS Vaihingen (9 cm, 512-px tiles): irrg + ndsm, each of which may be missing.
 
+    dis2 data prepare vaihingen --source Vaihingen --out data_out/vaihingen
     dis2 train --config configs/vaihingen.py --workdir runs/vaihingen
     dis2 evaluate --workdir runs/vaihingen
 
 `--config.recipe=released` is the published recipe, switch by switch (dis2_jax/recipes.py): raw 0-255 inputs,
 SGD with restarts every 15 optimiser steps, 2 batches accumulated, irrg missing in 60 % of the batches. Ours
-normalises by the data card, anneals AdamW once, trains both students in every step.
+normalises by the data card, anneals AdamW once, trains both students in every step. Not run yet: no data here.
+
+Without the separate publication of normalised heights: `--height dsm` and `--config.data.modalities=irrg,dsm`.
 """
 
 from typing import Any

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from published_files import SIDE, save_jpeg, write_potsdam, write_vaihingen, write_world_file
 from raster_files import write_raster
 
+from dis2_jax.cli.main import main
+from dis2_jax.data.builders import potsdam
 from dis2_jax.data.builders.align import corner_in
 from dis2_jax.data.builders.isprs import IsprsOptions
 from dis2_jax.data.builders.isprs_labels import COLORS, NAMES, LabelRule
@@ -20,7 +22,8 @@ from dis2_jax.data.builders.scene_jobs import Dropped, Noted
 from dis2_jax.data.builders.tiles import Tile, record
 from dis2_jax.data.builders.vaihingen import VAIHINGEN
 from dis2_jax.data.rasters import RasterInfo, read_raster
-from dis2_jax.schema import IGNORE, Dis2Error
+from dis2_jax.data.source import TileSource
+from dis2_jax.schema import IGNORE, DatasetCard, Dis2Error
 
 IDS = ("2_10", "2_11", "3_13", "6_7")
 
@@ -138,7 +141,7 @@ def test_a_height_that_lacks_a_column_is_put_on_the_images_grid(tmp_path):
     heights = read_raster(path)[..., 0]
     save_jpeg(path, np.ascontiguousarray(heights[:, :-1]))
     tiles, said = everything(find(tmp_path))
-    assert any("1 fewer at the right" in s and path.name in s for s in said)
+    assert any("has 1 column fewer at the right than" in s and path.name in s for s in said)
     mine = mosaic(tiles["test"], "ndsm", (SIDE, SIDE), 1)[..., 0]
     assert np.array_equal(mine[:, -1], mine[:, -2])
     last = next(t for t in tiles["test"] if (t.place.row, t.place.col) == (0, 48))
@@ -158,7 +161,7 @@ def test_a_shifted_height_model_is_found_by_its_world_file(tmp_path):
     changes = {"image": "irrg", "ndsm": "gerke", "validation": ("5",), "height": "dsm", "tile": 32}
     dataset = find_isprs(few(VAIHINGEN, ("1", "5", "2")), options(tmp_path, **changes))
     tiles, said = everything(dataset)
-    assert any("2 more at the top, 1 fewer at the left" in s for s in said)
+    assert any("2 rows more at the top, 1 column fewer at the left" in s for s in said)
     mine = mosaic(tiles["train"], "dsm", (64, 80), 1)[..., 0]
     assert np.array_equal(mine[:, 1:], dsm[2:])
     assert np.array_equal(mine[:, 0], dsm[2:, 0])
@@ -210,6 +213,15 @@ def test_stray_colours_are_listed_ignored_or_taken_for_the_nearest(tmp_path):
         mine = [t for t in tiles["train"] if t.place.scene == scene]
         classes = mosaic(mine, "label", (SIDE, SIDE), 1)[..., 0].astype(int)
         assert np.array_equal(np.array(COLORS)[classes], colors[scene])
+    path = tmp_path / "5_Labels_all" / "top_potsdam_2_11_label.tif"
+    x = read_raster(path)
+    x[:2] = (255, 128, 0)
+    write_raster(path, x)
+    _, said = everything(find(tmp_path, stray="nearest"))
+    assert (
+        f"label (2_11) has colours that are no class, ignored: {2 * SIDE} pixels: (255, 128, 0) x {2 * SIDE}"
+        in said
+    )
     tiles, said = everything(find(tmp_path, stray="ignore"))
     mine = [t for t in tiles["train"] if t.place.scene == "6_7"]
     classes = mosaic(mine, "label", (SIDE, SIDE), 1)[..., 0]
@@ -259,6 +271,18 @@ def test_files_of_a_scene_are_aligned_by_their_georeference(size, more):
         assert corner_in(info(size, 0, 0), other) == (top, left)
 
 
+def test_half_a_pixel_is_a_habit_and_corners_can_be_trusted_alone():
+    def info(x, y):
+        at = (0.05, 0, 366_976.5 + x, 0, -0.05, 5_809_761.0 + y)
+        return RasterInfo(path="p", height=60, width=60, bands=1, dtype="uint8", transform=at)
+
+    assert corner_in(info(0, 0), info(0.025, 0.035)) == (0, 0)
+    assert corner_in(info(0, 0), info(0.05, -0.1)) == (-2, -1)
+    with pytest.raises(Dis2Error, match="--align corner"):
+        corner_in(info(0, 0), info(5, 0))
+    assert corner_in(info(0, 0), info(5, 0), by="corner") == (0, 0)
+
+
 def lack_image(root):
     (root / "2_Ortho_RGB" / "top_potsdam_6_7_RGB.tif").unlink()
 
@@ -299,7 +323,7 @@ def deep_photo(root):
         (lack_heights, "holds no normalised height model .lastools. of potsdam.*1_DSM_normalisation"),
         (empty_height, "06_07_normalized_lastools.jpg is 0 all over"),
         (twice, "are both the RGB orthophoto of 6_7"),
-        (other_scene, "06_07.*does not lie on.*32 fewer at the bottom"),
+        (other_scene, "06_07.*does not lie on.*32 rows fewer at the bottom"),
         (grey_label, "top_potsdam_6_7_label.tif is uint8 with 1 bands"),
         (deep_photo, "top_potsdam_6_7_RGB.tif is uint16 with 3 bands"),
     ],
@@ -346,6 +370,31 @@ def test_a_compressed_archive_in_an_archive_is_refused(tmp_path):
             z.write(path, path.name)
     with pytest.raises(Dis2Error, match=r"holds 1_DSM.zip compressed: unzip Potsdam.zip first"):
         find(tmp_path / "Potsdam.zip")
+
+
+def test_the_command_line_prepares_and_the_card_tells_all(tmp_path, monkeypatch, capsys):
+    colors = write_potsdam(tmp_path / "Potsdam", IDS)
+    monkeypatch.setattr(potsdam, "POTSDAM", few(POTSDAM, IDS))
+    out = tmp_path / "out"
+    command = f"data prepare potsdam --source {tmp_path / 'Potsdam'} --out {out} --workers 0 --tile 48"
+    assert (
+        main([*command.split(), *["--validation", "2_11", "--image", "irrg", "--clutter", "merge:tree"]]) == 0
+    )
+    assert "note: 2_11 of the 3 official training scenes" in capsys.readouterr().out
+    card = DatasetCard.load(out)
+    assert card.splits == {"train": 8, "validation": 4, "test": 4}
+    irrg, ndsm = card.modalities
+    assert (irrg.product, irrg.bands) == ("IRRG orthophoto", ("infrared", "red", "green"))
+    assert (ndsm.product, ndsm.unit, ndsm.source.scale) == ("normalised height model (lastools)", "m", 0.1)
+    assert (card.legend.names, card.legend.colors) == (NAMES[:5], COLORS[:5])
+    assert card.class_pixels["test"][-1] == 2 * 2 * 48 * 48 - SIDE * SIDE  # padding alone is ignored
+    assert sorted(card.inputs) == ["1_DSM_normalisation.zip", "3_Ortho_IRRG.zip", "5_Labels_all.zip"]
+    assert card.ground_sampling_distance == 0.05
+    assert "isprs.org" in card.source
+    assert card.licence
+    label = TileSource(out, "validation", card)[0]["label"]
+    expected = LabelRule(clutter="merge:tree").decode(colors["2_11"][:48, :48], "x")
+    assert np.array_equal(label, expected)
 
 
 def test_official_ids():

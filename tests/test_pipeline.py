@@ -16,8 +16,8 @@ import pytest
 from conftest import MINI_WITHOUT_NDSM, write_mini
 
 from dis2_jax.config import DataConfig
-from dis2_jax.data.builders import writer
 from dis2_jax.data.pipeline import eval_batches, load_batch, open_train_stream
+from dis2_jax.data.preparing import run_job
 from dis2_jax.data.source import TileSource
 from dis2_jax.schema import DatasetCard, Dis2Error
 from dis2_jax.training.prefetch import device_prefetch
@@ -169,7 +169,7 @@ def test_chosen_tiles_equal_evaluation(mini_dataset, mini_card):
 
 def test_filler_of_an_absent_modality_never_shows(mini_dataset, tmp_path, monkeypatch):
     """A dataset whose filler is NaN and inf gives the same batches as one whose filler is zero."""
-    plain = writer.record
+    plain = run_job.record
 
     def poisoned(spec, tile):
         r = plain(spec, tile)
@@ -179,7 +179,7 @@ def test_filler_of_an_absent_modality_never_shows(mini_dataset, tmp_path, monkey
                 r["image"][m.name][1::2] = np.inf
         return r
 
-    monkeypatch.setattr(writer, "record", poisoned)
+    monkeypatch.setattr(run_job, "record", poisoned)
     dirty = write_mini(tmp_path / "dirty")
     card = DatasetCard.load(dirty)
     source = TileSource(dirty, "train", card)

@@ -7,22 +7,20 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import numbers_case
 import numpy as np
 import pytest
-from conftest import MINI_SPEC
 from folder_case import CARD, scene
 from hypothesis import given
 from hypothesis import strategies as st
+from numbers_case import Numbers, files, run, wait_for, write_source
 
 from dis2_jax.data.builders.cutting import Rect, cut_bands, cut_tiles
 from dis2_jax.data.builders.folder import find_folder
-from dis2_jax.data.builders.scene_jobs import Dropped, Job, Noted
 from dis2_jax.data.builders.statistics import ChannelMoments
 from dis2_jax.data.builders.synthetic_city import SyntheticCity, SyntheticCityOptions
-from dis2_jax.data.builders.tiles import Tile
 from dis2_jax.data.inspect import inspect_dataset
 from dis2_jax.data.prepare import prepare
 from dis2_jax.data.preparing import inputs as input_files
@@ -32,74 +30,10 @@ from dis2_jax.data.preparing.shards import plan_shards
 from dis2_jax.data.source import TileSource
 from dis2_jax.schema import INPUTS_FILE, DatasetCard, Dis2Error
 
-SHARD = 5000
-"""Bytes: cuts through jobs and joins others."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Numbers:
-    """Tiles out of text files ``<split>-<i>.txt``, each the seed of a job's tiles; some do harm when read."""
-
-    root: Path
-    spec = MINI_SPEC
-
-    @property
-    def options(self):
-        return "numbers"
-
-    def jobs(self):
-        files = sorted(self.root.glob("*.txt"), key=lambda p: (not p.name.startswith("train"), p.name))
-        return [Job(p.stem, p.stem.split("-")[0], (p,), detail=len(p.stem)) for p in files]
-
-    def tile_count(self, job):
-        return 3
-
-    def notes(self):
-        return ("made of numbers",)
-
-    def tiles(self, job):
-        text = job.inputs[0].read_text()
-        g = np.random.default_rng([int(text.split()[0]), *job.id.encode()])
-        yield Noted("modules of jax were loaded", sum(name.split(".")[0] == "jax" for name in sys.modules))
-        for i in range(3):
-            if i == 1:
-                harm(text)
-            if i == 2 and "drop" in text:
-                yield Dropped("they were told to be")
-                continue
-            label = g.integers(0, 3, (32, 32)).astype(np.uint8)
-            images = {
-                "rgb": g.integers(0, 255, (32, 32, 3), dtype=np.uint8),
-                "ndsm": g.normal(1e6, 1, (32, 32, 1)).astype(np.float32),
-            }
-            yield Tile(f"{job.id}-{i}", images, label)
-
-
-def harm(text):
-    if "slow" in text:
-        time.sleep(60)
-    if "fault" in text:
-        raise Dis2Error("a faulty file")
-    if "die" in text:
-        os.kill(os.getpid(), signal.SIGKILL)
-
 
 @pytest.fixture
 def source(tmp_path):
-    folder = tmp_path / "source"
-    folder.mkdir()
-    for i in range(7):
-        (folder / f"train-{i}.txt").write_text(str(i) + " drop" * (i == 3))
-    (folder / "validation-0.txt").write_text("8")
-    return folder
-
-
-def files(folder):
-    return {p.name: p.read_bytes() for p in folder.iterdir()}
-
-
-def run(source, out, **options):
-    return prepare(Numbers(source), out, shard_bytes=SHARD, **options)
+    return write_source(tmp_path / "source")
 
 
 @pytest.fixture
@@ -150,7 +84,8 @@ def test_a_dead_worker_is_told_with_its_job(source, wanted, tmp_path):
 KILLED = """
 import sys
 from pathlib import Path
-from test_prepare_jobs import Numbers, Processes, run
+from dis2_jax.data.preparing.engines import Processes
+from numbers_case import run
 if __name__ == "__main__":
     run(Path(sys.argv[1]), sys.argv[2], engine=Processes(2))
 """
@@ -159,13 +94,6 @@ if __name__ == "__main__":
 def children(pid):
     found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [int(p) for p in found]
-
-
-def wait_for(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -218,7 +146,7 @@ def test_parts_made_with_other_options_are_thrown_away(source, tmp_path):
 
 
 def test_an_input_that_changes_while_it_is_read_is_refused(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules[__name__], "harm", lambda text: (source / "train-0.txt").write_text("1"))
+    monkeypatch.setattr(numbers_case, "harm", lambda text: (source / "train-0.txt").write_text("1"))
     with pytest.raises(Dis2Error, match=r"train-0\.txt was changed while it was read"):
         run(source, tmp_path / "d")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["source"]
@@ -258,7 +186,7 @@ def test_two_at_once_are_refused(source, tmp_path, monkeypatch):
         with pytest.raises(Dis2Error, match="in use by another `dis2 data prepare`"):
             run(source, tmp_path / "d")
 
-    monkeypatch.setattr(sys.modules[__name__], "harm", second)
+    monkeypatch.setattr(numbers_case, "harm", second)
     run(source, tmp_path / "d")
 
 

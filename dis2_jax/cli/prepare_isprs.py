@@ -45,6 +45,7 @@ _DESCRIPTION = (
 def _add_options(
     parser: argparse.ArgumentParser, benchmark: Benchmark, *, validation: tuple[str, ...]
 ) -> None:
+    from dis2_jax.data.builders.align import Align
     from dis2_jax.data.builders.isprs import Edges, Height, Labels
     from dis2_jax.data.builders.isprs_labels import Stray
 
@@ -100,6 +101,12 @@ def _add_options(
         default="pad",
         help="last tiles of a scene: pad, or move inward over their neighbours (default: pad)",
     )
+    parser.add_argument(
+        "--align",
+        choices=get_args(Align),
+        default="georeference",
+        help="lay files on each other by world file, or by their upper left corners (default: georeference)",
+    )
 
 
 def _find(arguments: argparse.Namespace, *, benchmark: Benchmark) -> SceneDataset:
@@ -120,5 +127,6 @@ def _find(arguments: argparse.Namespace, *, benchmark: Benchmark) -> SceneDatase
         overlap=arguments.overlap,
         test_overlap=arguments.test_overlap,
         edges=arguments.edges,
+        align=arguments.align,
     )
     return find_isprs(benchmark, options, progress=True)

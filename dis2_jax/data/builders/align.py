@@ -2,41 +2,45 @@
 
 from __future__ import annotations
 
-from dis2_jax.data.rasters import RasterInfo, crs_name, to_pixel, to_world
+import math
+from typing import Literal
+
+from dis2_jax.data.rasters import RasterInfo, to_pixel, to_world
 from dis2_jax.schema import Dis2Error
+
+Align = Literal["georeference", "corner"]
 
 MOST = 8
 """Two files whose edges are further apart than this, in pixels, do not show the same scene."""
 
 
-def corner_in(scene: RasterInfo, other: RasterInfo) -> tuple[int, int]:
-    """Return the (row, column) in ``other`` of ``scene``'s first pixel: by georeference, else (0, 0).
+def corner_in(scene: RasterInfo, other: RasterInfo, *, by: Align = "georeference") -> tuple[int, int]:
+    """Return the (row, column) in ``other`` of ``scene``'s first pixel: (0, 0) where one has no georeference.
 
     Raises ``Dis2Error`` when a pixel has another size, or an edge lies more than ``MOST`` pixels from the scene's.
     """
     row, col = 0, 0
-    if scene.transform is not None and other.transform is not None:
-        if scene.crs and other.crs and scene.crs != other.crs:
-            raise Dis2Error(
-                f"{other.path} is in {crs_name(other.crs)}, {scene.path} in {crs_name(scene.crs)}: "
-                "one of them is not the published file"
-            )
+    if by == "georeference" and scene.transform is not None and other.transform is not None:
         x, y = to_pixel(other.transform, *to_world(scene.transform, 0, 0))
-        row, col = round(y), round(x)
+        row, col = _whole(y), _whole(x)
     corner = row, col
     if max(map(abs, _lacking(scene, other, corner).values())) > MOST or not _same_pixel(scene, other):
         raise Dis2Error(
             f"{other.path} ({other.height} x {other.width} pixels) does not lie on {scene.path} "
             f"({scene.height} x {scene.width}): it has {misfit(scene, other, corner) or 'other pixel sizes'}; "
-            "copy both files again"
+            "copy both files again, or trust their upper left corners alone (--align corner)"
         )
     return corner
 
 
 def misfit(scene: RasterInfo, other: RasterInfo, corner: tuple[int, int]) -> str:
     """Say how ``other`` does not lie on ``scene``'s grid; empty when it does."""
-    lacking = _lacking(scene, other, corner).items()
-    return ", ".join(f"{abs(n)} {'fewer' if n > 0 else 'more'} at the {edge}" for edge, n in lacking if n)
+    texts = []
+    for edge, n in _lacking(scene, other, corner).items():
+        if n:
+            what = ("row" if edge in ("top", "bottom") else "column") + ("s" if abs(n) > 1 else "")
+            texts.append(f"{abs(n)} {what} {'fewer' if n > 0 else 'more'} at the {edge}")
+    return ", ".join(texts)
 
 
 def _lacking(scene: RasterInfo, other: RasterInfo, corner: tuple[int, int]) -> dict[str, int]:
@@ -47,6 +51,11 @@ def _lacking(scene: RasterInfo, other: RasterInfo, corner: tuple[int, int]) -> d
         "bottom": corner[0] + scene.height - other.height,
         "right": corner[1] + scene.width - other.width,
     }
+
+
+def _whole(pixels: float) -> int:
+    """Cut to whole pixels: less than three quarters are two habits of writing a world file, not a shift."""
+    return int(math.copysign(math.floor(abs(pixels) + 0.25), pixels))
 
 
 def _same_pixel(a: RasterInfo, b: RasterInfo) -> bool:

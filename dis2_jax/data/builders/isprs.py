@@ -7,10 +7,12 @@ The orthophoto is the grid. Heights are metres: the published 8-bit normalised m
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from dis2_jax.data.builders.align import Align
 from dis2_jax.data.builders.cutting import Rect, count_tiles, cut_tiles
 from dis2_jax.data.builders.isprs_labels import LabelRule, Stray, count_strays, list_strays
 from dis2_jax.data.builders.layers import LayeredScene, cut_scene
@@ -57,7 +59,7 @@ class IsprsOptions:
     """What is made of a benchmark. ``validation``: official training scenes that are held out.
 
     ``ndsm`` names the variant of the normalised model. ``edges``: ``pad`` the last tiles of a scene (mirrored, label
-    ignored) or move them ``inward``.
+    ignored) or move them ``inward``. ``align``: whether georeferences are believed.
     """
 
     source: Path
@@ -73,6 +75,7 @@ class IsprsOptions:
     overlap: int = 0
     test_overlap: int = 0
     edges: Edges = "pad"
+    align: Align = "georeference"
 
     def __post_init__(self) -> None:
         for name, overlap in (("--overlap", self.overlap), ("--test-overlap", self.test_overlap)):
@@ -143,6 +146,11 @@ class IsprsDataset:
         rule = self.options.rule
         if rule.stray == "refuse":  # find_isprs has looked
             return
-        if counts := count_strays(scene.label, rule):
-            done = "taken for the nearest class colour" if rule.stray == "nearest" else "ignored"
-            yield Noted(f"label ({scene.id}) has stray colours, {done}: {list_strays(counts)}")
+        counts = count_strays(scene.label, rule)
+        taken = Counter({color: n for color, n in counts.items() if rule.takes(color)})
+        if taken:
+            yield Noted(
+                f"label ({scene.id}) has stray colours, taken for the nearest class colour: {list_strays(taken)}"
+            )
+        if left := counts - taken:
+            yield Noted(f"label ({scene.id}) has colours that are no class, ignored: {list_strays(left)}")

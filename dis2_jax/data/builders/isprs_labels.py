@@ -73,10 +73,12 @@ class LabelRule:
         Raises ``Dis2Error`` for a file that is no RGB picture.
         """
         rgb = _checked(rgb, path)
-        near: np.ndarray = _exact(rgb)
-        if self.stray == "nearest":
-            near = np.all((rgb <= REACH) | (rgb >= 255 - REACH), axis=-1)
-        return np.where(near, self._corners[_corner_numbers(rgb)], IGNORE).astype(np.uint8)
+        return np.where(self._near(rgb), self._corners[_corner_numbers(rgb)], IGNORE).astype(np.uint8)
+
+    def takes(self, color: tuple[int, int, int]) -> bool:
+        """Whether a stray colour is taken for a class colour."""
+        rgb = np.array(color, np.uint8)
+        return bool(self._near(rgb)) and int(_corner_numbers(rgb)) in map(_corner, COLORS)
 
     def strays(self, rgb: np.ndarray, path: FilePath) -> np.ndarray:
         """Return bool ``[h, w]``: where a colour is none of the code's. Raises ``Dis2Error`` as ``decode``."""
@@ -84,6 +86,12 @@ class LabelRule:
         known = np.zeros(8, bool)
         known[[_corner(c) for c in COLORS] + ([0] if self.black else [])] = True
         return ~(_exact(rgb) & known[_corner_numbers(rgb)])
+
+    def _near(self, rgb: np.ndarray) -> np.ndarray:
+        """Where a colour counts as the corner of the colour cube that it is nearest to."""
+        if self.stray == "nearest":
+            return np.asarray(np.all((rgb <= REACH) | (rgb >= 255 - REACH), axis=-1))
+        return _exact(rgb)
 
     @property
     def _corners(self) -> np.ndarray:

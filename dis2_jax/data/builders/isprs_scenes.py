@@ -49,8 +49,13 @@ def find_isprs(benchmark: Benchmark, options: IsprsOptions, *, progress: bool = 
             scenes.append(scene)
             remarks += odd
     if rule.stray == "refuse":
-        _refuse_strays(scenes, options, progress=progress)
-    return IsprsDataset(options, _spec(benchmark, options, found), tuple(scenes), tuple(remarks))
+        _refuse_strays(benchmark, scenes, options, progress=progress)
+    return IsprsDataset(
+        options,
+        _spec(benchmark, options, found, metres=scenes[0].files.layers[1].scale),
+        tuple(scenes),
+        tuple(remarks),
+    )
 
 
 def _check_ids(benchmark: Benchmark, options: IsprsOptions) -> None:
@@ -99,7 +104,7 @@ def _splits(
     """Return the scenes of each split, and what to say about it. A test split needs its labels."""
     own = {
         "train": [i for i in benchmark.train if i not in options.validation],
-        "validation": list(options.validation),
+        "validation": list(dict.fromkeys(options.validation)),
         "test": list(benchmark.test),
     }
     splits = {s: sorted((i for i in ids if i not in options.exclude), key=natural) for s, ids in own.items()}
@@ -127,39 +132,31 @@ def _scene(
     height = _file(found.height, found.heights, scene)
     label = _file(found.label, found.labels, scene)
     grid = raster_info(image.path)
-    if grid.dtype != "uint8" or grid.bands < len(found.image.bands):
-        raise Dis2Error(
-            f"{image.path} is {grid.dtype} with {grid.bands} bands, not uint8 with {len(found.image.bands)}"
-        )
-    infos = {"height": raster_info(height.path), "label": raster_info(label.path)}
-    corners = {name: corner_in(grid, info) for name, info in infos.items()}
+    bands = tuple(range(1, len(found.image.bands) + 1))
+    if grid.dtype != "uint8" or grid.bands < len(bands):
+        raise Dis2Error(f"{image.path} is {grid.dtype} with {grid.bands} bands, not uint8 with {len(bands)}")
+    height_info, label_info = raster_info(height.path), raster_info(label.path)
+    height_corner = corner_in(grid, height_info, by=options.align)
+    label_corner = corner_in(grid, label_info, by=options.align)
+    metres = _metres(height_info, options)
     if options.height == "ndsm":
         _check_not_empty(height, scene)
-    name = f"{benchmark.prefix}{scene}"
-    files = LayeredScene(
-        id=name,
-        size=grid.size,
-        layers=(
-            Layer(options.image, image.path, "uint8", bands=tuple(range(1, len(found.image.bands) + 1))),
-            Layer(
-                options.height,
-                height.path,
-                "float32",
-                bands=(1,),
-                scale=_metres(infos["height"], options),
-                corner=corners["height"],
-            ),
-        ),
-        label=label.path,
-        label_corner=corners["label"],
+    layers = (
+        Layer(options.image, image.path, "uint8", bands=bands),
+        Layer(options.height, height.path, "float32", bands=(1,), scale=metres, corner=height_corner),
     )
-    odd = [
-        f"{Path(info.path).name} has {text} pixels than {Path(grid.path).name}: put onto its grid, {_filled(what)}"
-        for what, info in infos.items()
-        if (text := misfit(grid, info, corners[what]))
+    name = f"{benchmark.prefix}{scene}"
+    files = LayeredScene(name, grid.size, layers, label.path, label_corner=label_corner)
+    remarks = [
+        f"{file.name} has {text} than {image.name}: put onto its grid, {end}"
+        for file, text, end in (
+            (height, misfit(grid, height_info, height_corner), "its edge repeated where it ends"),
+            (label, misfit(grid, label_info, label_corner), "ignored where it ends"),
+        )
+        if text
     ]
     inputs = tuple(dict.fromkeys(f.container for f in (image, height, label)))
-    return IsprsScene(split, files, inputs), odd
+    return IsprsScene(split, files, inputs), remarks
 
 
 def _file(product: Product, files: Mapping[str, PublishedFile], scene: str) -> PublishedFile:
@@ -181,10 +178,6 @@ def _metres(info: RasterInfo, options: IsprsOptions) -> float:
     raise Dis2Error(f"{info.path} holds {info.dtype} numbers: {wanted} are wanted")
 
 
-def _filled(what: str) -> str:
-    return "its edge repeated where it ends" if what == "height" else "ignored where it ends"
-
-
 def _check_not_empty(height: PublishedFile, scene: str) -> None:
     with RasterReader(height.path, bands=(1,)) as reader:
         x, _ = reader.read_small(side=200)
@@ -195,7 +188,9 @@ def _check_not_empty(height: PublishedFile, scene: str) -> None:
         )
 
 
-def _refuse_strays(scenes: Sequence[IsprsScene], options: IsprsOptions, *, progress: bool) -> None:
+def _refuse_strays(
+    benchmark: Benchmark, scenes: Sequence[IsprsScene], options: IsprsOptions, *, progress: bool
+) -> None:
     from tqdm import tqdm
 
     odd = {}
@@ -203,17 +198,16 @@ def _refuse_strays(scenes: Sequence[IsprsScene], options: IsprsOptions, *, progr
         if counts := count_strays(s.files.label, options.rule):
             odd[s.files] = list_strays(counts)
     if odd:
-        listed = "; ".join(f"{files.label.name}: {text}" for files, text in odd.items())
-        names = ",".join(files.id for files in odd)
+        listed = "; ".join(f"{Path(files.label).name}: {text}" for files, text in odd.items())
+        names = ",".join(files.id.removeprefix(benchmark.prefix) for files in odd)
         raise Dis2Error(
             f"{len(odd)} labels hold colours that are no class: {listed}. --stray-colors nearest takes each channel "
             f"for the nearer of 0 and 255, ignore leaves those pixels out, --exclude {names} the scenes"
         )
 
 
-def _spec(benchmark: Benchmark, options: IsprsOptions, found: _Choice) -> DatasetSpec:
+def _spec(benchmark: Benchmark, options: IsprsOptions, found: _Choice, *, metres: float) -> DatasetSpec:
     heights = "height above ground" if options.height == "ndsm" else "height of the surface"
-    scale = DECIMETRES if options.height == "ndsm" else 1.0
     return DatasetSpec(
         name=benchmark.name,
         modalities=(
@@ -233,7 +227,7 @@ def _spec(benchmark: Benchmark, options: IsprsOptions, found: _Choice) -> Datase
                 unit="m",
                 bands=(heights,),
                 product=found.height.title,
-                source=SourceFormat(bands=(1,), scale=scale),
+                source=SourceFormat(bands=(1,), scale=metres),
             ),
         ),
         dtypes=("uint8", "float32"),

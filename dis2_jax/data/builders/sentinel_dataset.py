@@ -58,7 +58,8 @@ class SentinelOptions:
     """What is made of the patches. Bands empty: all; ``only``, ``validation``, ``test``: patterns of scenes.
 
     ``validation`` and ``test`` None: the official scenes, or ours where there are none. ``lists``: a folder with
-    published ``train_list.txt``, ``val_list.txt``, ``test_list.txt``, which then decide.
+    published ``train_list.txt``, ``val_list.txt``, ``test_list.txt``, which then decide. ``holdout``: training
+    patches for validation where no scene is; not for SEN12MS, whose patches overlap.
     """
 
     source: Path
@@ -71,7 +72,7 @@ class SentinelOptions:
     only: tuple[str, ...] = ()
     validation: tuple[str, ...] | None = None
     test: tuple[str, ...] | None = None
-    holdout: int = 100
+    holdout: int = 0
     lists: Path | None = None
     tile: int = 256
 
