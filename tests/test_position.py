@@ -15,8 +15,8 @@ from tiny_run import Fake, fake_variables
 from dis2_jax.config import DataConfig
 from dis2_jax.data.memory import resident_bytes
 from dis2_jax.data.pipeline import eval_batches, open_train_stream
-from dis2_jax.evaluation.scoring import MeasureOptions
 from dis2_jax.evaluation.scoring.measure import measure_split
+from dis2_jax.evaluation.scoring.ruler import MeasureOptions
 from dis2_jax.schema import DatasetCard, Dis2Error
 
 DATA = DataConfig(batch_size=4, crop=(16, 16), photometric=0.1, rotate_degrees=10.0, scale=(0.8, 1.25))
