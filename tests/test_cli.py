@@ -74,6 +74,8 @@ def test_help_of_every_command(command, capsys):
         ("data prepare ombria --out D --source S --hold-out 3", "--holdout"),
         ("data prepare potsdam --out D --source S --cluter ignore", "--clutter"),
         ("data inspect D --shet x.png", "--sheet"),
+        ("data index --card c.toml --out D --smples 3", "--samples"),
+        ("data mix --recpe m.toml --out D", "--recipe"),
         ("import-torch --checkpoint F --workdir W --crd x", "--card"),
         ("export-torch --workdir W --out F.npz --stp 3", "--step"),
         ("export --workdir W --out D --platfrm cpu", "--platforms"),

@@ -73,6 +73,9 @@ def joint(tmp_path_factory):
     notes = mix_datasets(root / "mixture.toml", root / "joint").notes
     assert "mini: 75 % of a batch; absent: sar; ignored classes: building" in notes
     assert "radar: 25 % of a batch; absent: ndsm; ignored classes: cloud, building" in notes
+    assert notes[2].endswith(
+        "no tile trains the full branch: give the members' sets students, model.students = 'rgb+ndsm,sar+rgb'"
+    )
     return root / "joint"
 
 

@@ -217,6 +217,13 @@ def _notes(
             f"{m.name}: {100 * m.weight / total:.3g} % of a batch; absent: {', '.join(absent) or 'nothing'}; "
             f"ignored classes: {', '.join(ignored) or 'none'}"
         )
+    if not any(len(m.modalities) == len(modalities) for m in mixture.members):
+        own = ("+".join(j.name for j in modalities if j.name in m.modalities) for m in mixture.members)
+        sets = ",".join(dict.fromkeys(own))
+        notes.append(
+            f"no member has every modality, so no tile trains the full branch: give the members' sets students, "
+            f"model.students = {sets!r}"
+        )
     return notes + [n for j in modalities if (n := _far_apart(j.name, members))]
 
 
