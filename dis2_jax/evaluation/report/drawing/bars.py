@@ -22,13 +22,13 @@ from dis2_jax.evaluation.results import Evaluation, ScenarioResult
 def gap_pairs(evaluation: Evaluation) -> tuple[tuple[ScenarioResult, ScenarioResult | None], ...]:
     """Every student with the zero-filled full model that has the same modalities, where it was measured."""
     baselines = {s.available: s for s in evaluation.scenarios if s.kind == "baseline"}
-    students = [s for s in evaluation.scenarios if s.kind == "student"]
+    students = [s for s in evaluation.scenarios if s.kind == "student" and evaluation.gap(s) is not None]
     return tuple((s, baselines.get(s.available)) for s in students)
 
 
 def draw_gaps(evaluation: Evaluation) -> Figure:
     """MIoU lost against the full scenario: students solid, the full model fed zeros hatched below them."""
-    pairs = [(s, b) for s, b in gap_pairs(evaluation) if evaluation.gap(s) is not None]
+    pairs = gap_pairs(evaluation)
     figure = new_figure(WIDTH, 0.75 + 0.62 * max(len(pairs), 1))
     axes = figure.subplots()
     for i, (student, baseline) in enumerate(pairs):
