@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -228,6 +229,27 @@ def test_a_list_of_scenes_instead_of_patterns(tmp_path, kind):
         index(tmp_path)
     assert str(file_path("s3://bucket/a.tif")) == "s3://bucket/a.tif"
     assert file_path("/vsicurl/https://x/a.tif") == "/vsicurl/https://x/a.tif"
+
+
+def test_paths_that_only_gdal_opens(tmp_path):
+    """Scenes inside an archive: the same tiles as those beside it."""
+    folder = write_scenes(tmp_path)
+    parts = {"a1": "train", "a2": "train", "b1": "validation"}
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for path in sorted(tmp_path.glob("*/*.tif")):
+            archive.write(path, path.relative_to(tmp_path))
+    inside = f"/vsizip/{tmp_path}/all.zip"
+    rows = [
+        f"{s},{split},{inside}/label/{s}.tif,{inside}/rgb/{s}.tif,{'' if s == 'a2' else f'{inside}/ndsm/{s}.tif'}"
+        for s, split in parts.items()
+    ]
+    (tmp_path / "scenes.csv").write_text("\n".join(["scene,split,label,rgb,ndsm", *rows]) + "\n")
+    lines = [line for line in CARD.split("[split.pattern]")[0].splitlines() if not line.startswith("files")]
+    (tmp_path / "card.toml").write_text('scenes = "scenes.csv"\n' + "\n".join(lines))
+    wanted = list(opened(folder, "train"))
+    index(tmp_path)
+    assert inside in (folder / "scene_index.json").read_text()
+    np.testing.assert_equal(list(opened(folder, "train")), wanted)
 
 
 # Refusals
