@@ -89,12 +89,6 @@ def test_any_number_of_hosts_makes_the_same_global_batches(mini_dataset, mini_ca
     assert_same([joined(s) for s in zip(*shares, strict=True)], whole[2:])
 
 
-def test_workers_change_nothing(mini_dataset, mini_card):
-    workers = dataclasses.replace(DATA, workers=2)
-    options = {"n": 5, "position": 2, "process_index": 1, "process_count": 2}
-    assert_same(take(mini_dataset, mini_card, workers, **options), take(mini_dataset, mini_card, **options))
-
-
 def test_an_epoch_is_every_tile_once_and_never_in_the_same_order(mini_dataset, mini_card):
     index = np.concatenate([b["index"] for b in take(mini_dataset, mini_card, n=10)])
     epochs = index.reshape(4, 10)

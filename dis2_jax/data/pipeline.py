@@ -47,7 +47,8 @@ def open_train_stream(
     An epoch is every draw of ``data.train_split`` (of a prepared dataset: every tile) once, or
     ``data.samples_per_epoch`` of them chosen afresh without replacement, in a new random order each time.
     Batches run on over the end of an epoch: no tile is dropped and every batch is full. Where
-    ``samples_per_epoch`` is not below the number of draws, it only sets ``steps_per_epoch``.
+    ``samples_per_epoch`` is not below the number of draws, and for mixtures, it only sets ``steps_per_epoch``; each
+    member of a mixture has epochs of its own.
 
     With ``data.workers`` above 0 tiles are made in that many spawned processes: the calling script needs the
     ``if __name__ == "__main__":`` guard, and the stream must be closed. Otherwise threads of this process
