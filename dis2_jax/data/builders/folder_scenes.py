@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import glob
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -165,10 +166,11 @@ def _scene(
     own = check_scene_files(card, source, scene, label, files)
     info = raster_info(label)
     images = {m.name: _image_info(m, own[m.name]) for m in card.modalities if m.name in own}
-    infos = [info, *images.values()]
-    for i, a in enumerate(infos):
-        for b in infos[:i]:
-            check_same_grid(b, a)
+    try:
+        for a, b in itertools.combinations([info, *images.values()], 2):
+            check_same_grid(a, b)
+    except Dis2Error as e:
+        raise Dis2Error(f"{e}; or let `dis2 data index` resample them while they are read") from e
     return FolderScene(scene, info, images)
 
 
