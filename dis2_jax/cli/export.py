@@ -37,7 +37,10 @@ def add_parser(subparsers: Any) -> None:
         "--platforms", metavar="P,P", help="of cpu, cuda, rocm, tpu (StableHLO; default: cpu,cuda,tpu)"
     )
     parser.add_argument(
-        "--format", default="stablehlo", metavar="stablehlo|onnx", help="onnx needs the extra [onnx]"
+        "--format",
+        default="stablehlo",
+        metavar="stablehlo|onnx",
+        help="onnx needs more packages, see the README",
     )
     parser.add_argument(
         "--tolerance",

@@ -1,4 +1,8 @@
-"""A model's functions as ONNX files, through jax2onnx (extra ``[onnx]``)."""
+"""A model's functions as ONNX files, through jax2onnx.
+
+The extra ``[onnx]`` holds what jax2onnx needs for this, not jax2onnx itself: 0.17.1 pins an orbax-checkpoint older
+than ours, which it uses for none of what is called here. It is installed apart, without its requirements.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,7 @@ from dis2_jax.inference.model import Model
 from dis2_jax.schema import Dis2Error, Scenario
 
 OUTPUT = "probabilities"
+INSTALL = "pip install -e '.[onnx]' && pip install --no-deps jax2onnx==0.17.1"
 
 
 def require_onnx() -> tuple[Any, Any]:
@@ -27,7 +32,7 @@ def require_onnx() -> tuple[Any, Any]:
         import onnxruntime
     except ImportError as e:
         raise Dis2Error(
-            f"ONNX needs a package that is not there ({e.name}): `pip install 'dis2-jax[onnx]'`"
+            f"ONNX needs a package that is not there ({e.name}): in the clone run `{INSTALL}`"
         ) from e
     return jax2onnx, onnxruntime
 
