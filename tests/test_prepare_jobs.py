@@ -273,9 +273,9 @@ def test_moments_survive_json_to_the_last_bit(values, count):
 
 
 def test_the_command_stops_at_ctrl_c_and_goes_on(tmp_path):
-    options = SyntheticCityOptions(train_scenes=40, scene=64, tile=16)
+    options = SyntheticCityOptions(train_scenes=400, scene=64, tile=16)
     command = [sys.executable, "-m", "dis2_jax", "data", "prepare", "synthetic_city", "--out", tmp_path / "d"]
-    command += ["--train-scenes", "40", "--scene", "64", "--tile", "16", "--workers", "2"]
+    command += ["--train-scenes", "400", "--scene", "64", "--tile", "16", "--workers", "2"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         wait_for(lambda: any((tmp_path / ".d.partial").glob("*.json")))
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
