@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dis2_jax.data.builders.features import record_features
+from dis2_jax.data.builders.spec_card import spec_card
 from dis2_jax.data.builders.statistics import ChannelMoments
 from dis2_jax.data.builders.tiles import DatasetSpec
 from dis2_jax.data.checksums import write_checksums
@@ -126,24 +127,8 @@ def _merged_moments(spec: DatasetSpec, summaries: Sequence[JobSummary]) -> dict[
 
 def _card(spec: DatasetSpec, splits: Mapping[str, Split], inputs: Mapping[str, str]) -> DatasetCard:
     moments = _merged_moments(spec, splits["train"].summaries)
-    modalities = tuple(
-        dataclasses.replace(
-            m,
-            mean=tuple(float(v) for v in moments[m.name].mean),
-            std=tuple(float(v) for v in moments[m.name].std),
-        )
-        for m in spec.modalities
-    )
-    return DatasetCard(
-        name=spec.name,
-        modalities=modalities,
-        legend=spec.legend,
-        tile=spec.tile,
-        splits={name: split.tiles for name, split in splits.items()},
-        description=spec.description,
-        source=spec.source,
-        licence=spec.licence,
-        ground_sampling_distance=spec.ground_sampling_distance,
+    return dataclasses.replace(
+        spec_card(spec, moments, {name: split.tiles for name, split in splits.items()}),
         class_pixels={name: split.class_pixels for name, split in splits.items()},
         inputs=dict(inputs),
     )

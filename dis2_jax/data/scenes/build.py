@@ -28,6 +28,7 @@ from dis2_jax.data.builders.folder_scenes import (
     stored_format,
     unlabelled,
 )
+from dis2_jax.data.builders.spec_card import spec_card
 from dis2_jax.data.builders.statistics import ChannelMoments
 from dis2_jax.data.builders.tiles import DatasetSpec
 from dis2_jax.data.prepare import Prepared, check_out
@@ -37,7 +38,7 @@ from dis2_jax.data.scenes.index import INDEX_FILE, IndexedFile, IndexedScene, Pa
 from dis2_jax.data.scenes.opened import OpenScene, Reading, SceneFiles
 from dis2_jax.data.scenes.pool import ScenePool
 from dis2_jax.files import whole_folder, write_whole
-from dis2_jax.schema import CARD_FILE, IGNORE, DatasetCard, Dis2Error
+from dis2_jax.schema import CARD_FILE, IGNORE, Dis2Error
 
 SAMPLES = 256
 """Training windows that the statistics are taken from."""
@@ -68,7 +69,7 @@ def index_scenes(
     found = _look_at_files(card, root, progress=progress)
     index, spec = _split(card, root, found, progress=progress)
     moments = _measure(index, spec, samples=samples, progress=progress)
-    written = _card(spec, moments, {split: index.count(split) for split in index.parts})
+    written = spec_card(spec, moments, {split: index.count(split) for split in index.parts})
     with whole_folder(Path(out).absolute()) as folder:
         write_whole(folder / CARD_FILE, written.to_json())
         write_whole(folder / INDEX_FILE, index.to_json())
@@ -180,26 +181,6 @@ def _windows(index: SceneIndex, *, samples: int) -> list[tuple[Part, Rect]]:
     shares = (np.arange(samples) + rng.random(samples)) / samples
     drawn = [sampler.at(float(share), rng) for share in shares]
     return [(parts[k], window) for k, window in drawn]
-
-
-def _card(spec: DatasetSpec, moments: dict[str, ChannelMoments], splits: dict[str, int]) -> DatasetCard:
-    modalities = tuple(
-        dataclasses.replace(
-            m, mean=tuple(moments[m.name].mean.tolist()), std=tuple(moments[m.name].std.tolist())
-        )
-        for m in spec.modalities
-    )
-    return DatasetCard(
-        name=spec.name,
-        modalities=modalities,
-        legend=spec.legend,
-        tile=spec.tile,
-        splits=splits,
-        description=spec.description,
-        source=spec.source,
-        licence=spec.licence,
-        ground_sampling_distance=spec.ground_sampling_distance,
-    )
 
 
 def _reading(card: FolderCard) -> Reading:
