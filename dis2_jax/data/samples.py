@@ -61,13 +61,21 @@ class TrainBatch:
 
     def __call__(self, draws: Sequence[Draw]) -> Rows:
         """Return the rows in the order of the draws."""
-        rows = empty_rows(len(draws), self.card, size=crop_size(self.data, self.card.tile))
+        rows = self.empty(len(draws))
         for i, draw in enumerate(draws):
             rng = np.random.default_rng(draw.seed)
             tile, fault = read_draw(self.source, draw.number, rng, self.data)
             put_fault(rows, i, fault)
-            put_tile(rows, i, tile, self.card, self.data, draw_augmentation(tile, self.card, self.data, rng))
+            self.put(rows, i, tile, rng)
         return rows
+
+    def empty(self, count: int) -> Rows:
+        """Return a batch of padding rows."""
+        return empty_rows(count, self.card, size=crop_size(self.data, self.card.tile))
+
+    def put(self, rows: Rows, i: int, tile: StoredTile, rng: np.random.Generator) -> None:
+        """Make row ``i`` a sample of ``tile``."""
+        put_tile(rows, i, tile, self.card, self.data, draw_augmentation(tile, self.card, self.data, rng))
 
 
 @dataclasses.dataclass(frozen=True)
