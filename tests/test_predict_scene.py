@@ -352,3 +352,36 @@ def test_alpha_is_a_mask_and_no_channel(model, tmp_path):
     want = expected(model, {"rgb": arrays["rgb"]}).argmax(-1)
     want[:, :40] = IGNORE
     np.testing.assert_array_equal(read(tmp_path / "map.tif")[0], want)
+
+
+def test_a_new_map_leaves_no_stale_product_beside_it(model, tmp_path):
+    files = write_scene(tmp_path / "in", scene_arrays(40, 50))
+    out = tmp_path / "map.tif"
+    also = ("confidence", "scenarios", "quicklook")
+    model.predict_scene(files, out=out, also=also)
+    mine = tmp_path / "map_notes.tif"
+    mine.write_bytes(b"mine")
+    result = model.predict_scene({"rgb": files["rgb"]}, out=out, also=("confidence",))
+    assert sorted(p.name for p in tmp_path.glob("map*")) == [
+        "map.tif", "map.tif.aux.xml", "map_confidence.tif", "map_notes.tif"
+    ]  # fmt: skip
+    assert [note.split(":")[0] for note in result.notes] == [
+        f"removed {tmp_path / name}" for name in ("map_scenarios.tif", "map_quicklook.png")
+    ]
+
+
+@pytest.mark.parametrize(("change", "message"), [("edit", "changed since"), ("move", "no longer at")])
+def test_a_stale_product_that_is_not_ours_to_remove_is_named(model, tmp_path, change, message):
+    files = write_scene(tmp_path / "in", scene_arrays(40, 50))
+    out = tmp_path / "map.tif"
+    model.predict_scene(files, out=out, also=("confidence",))
+    beside = tmp_path / "map_confidence.tif"
+    if change == "edit":
+        beside.write_bytes(beside.read_bytes() + b"edited")
+    else:
+        out.rename(tmp_path / "kept.tif")
+    before = {p.name: p.read_bytes() for p in tmp_path.glob("*.tif")}
+    with pytest.raises(Dis2Error, match=rf"map_confidence\.tif .*{message}"):
+        model.predict_scene(files, out=out)
+    assert {p.name: p.read_bytes() for p in tmp_path.glob("*.tif")} == before
+    model.predict_scene(files, out=out, also=("confidence",))  # made anew: nothing is stale

@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from dis2_jax.data.rasters import RasterInfo, first_line, gdal_errors
+from dis2_jax.inference.beside import SIDECARS
 from dis2_jax.inference.products import Product
 
 _TYPES = {"uint8": "Byte", "float32": "Float32"}
@@ -85,7 +86,7 @@ def put_in_place(finished: Mapping[Path, Path]) -> None:
     An older file's ``.aux.xml`` and ``.ovr`` would be read as the new one's: they go.
     """
     for source, target in finished.items():
-        for ending in (".aux.xml", ".ovr"):
+        for ending in SIDECARS:
             beside, old = (p.with_name(p.name + ending) for p in (source, target))
             if beside.is_file():
                 _move(beside, old)

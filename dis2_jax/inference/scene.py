@@ -19,7 +19,7 @@ import numpy as np
 
 import dis2_jax
 from dis2_jax.evaluation.evaluate import check_size
-from dis2_jax.inference import journal, products
+from dis2_jax.inference import beside, journal, products
 from dis2_jax.inference.assemble import assemble
 from dis2_jax.inference.blend import Strip
 from dis2_jax.inference.engine import Engine, default_batch, pick_device
@@ -97,6 +97,7 @@ def predict_scene(
     started = time.monotonic()
     model.scenario_of(files)
     _check_outputs(files, paths)
+    beside.check(paths)
     window = options.window or model.network.tile
     check_size(model.network, window)
     cache = rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES)
@@ -112,8 +113,9 @@ def predict_scene(
             notes = _notes(scene, done)
             _finish_strips(predictor, done, paths, on_windows)
             result = _result(predictor, done, paths, notes)
-            assemble(predictor, done, paths, result)
-    return dataclasses.replace(result, seconds=time.monotonic() - started)
+            removed = assemble(predictor, done, paths, result)
+    seconds = time.monotonic() - started
+    return dataclasses.replace(result, seconds=seconds, notes=(*result.notes, *removed))
 
 
 def run_fingerprint(
