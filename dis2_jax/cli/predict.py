@@ -26,7 +26,10 @@ _ALSO = {
     "entropy": ("entropy", "0 certain .. 1 undecided"),
     "scenario_map": ("scenarios", "which set of modalities answered each pixel"),
     "quicklook": ("quicklook", "PNG of inputs and map with a legend"),
-    "vector": ("vector", "GeoPackage of polygons with their areas; needs pip install 'dis2-jax[vector]'"),
+    "vector": (
+        "vector",
+        "polygons with their areas, .gpkg, .fgb or .geojson; needs pip install 'dis2-jax[vector]'",
+    ),
 }
 """Option -> product and help."""
 
@@ -57,6 +60,11 @@ def add_parser(subparsers: Any) -> None:
     for option, (_, text) in _ALSO.items():
         flag = f"--{option.replace('_', '-')}"
         parser.add_argument(flag, nargs="?", const="", metavar="FILE", help=f"{text} (default: beside --out)")
+    parser.add_argument(
+        "--simplify",
+        metavar="2px or 1.5m",
+        help="straighten the outlines of --vector, shared ones alike (default: they follow the pixels)",
+    )
     parser.set_defaults(func=run, parser=parser)
 
 
@@ -111,6 +119,8 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     }
     if "vector" in also:
         vector.check_installed()
+    elif arguments.simplify is not None:
+        raise Dis2Error("--simplify is for the polygons of --vector: give that too")
     files = parse_files(arguments.modality, bands=arguments.bands, nodata=arguments.nodata)
     options = _options(arguments)
     many = any(folder.has_pattern(f.path) and not f.path.exists() for f in files.values())
@@ -221,6 +231,7 @@ def _pair(
 
 def _options(arguments: argparse.Namespace) -> SceneOptions:
     from dis2_jax.inference.scene import MAX_MISSING, SceneOptions
+    from dis2_jax.inference.vector import Simplify
 
     return SceneOptions(
         window=parse_tile(arguments.window, option="--window") if arguments.window else None,
@@ -229,6 +240,7 @@ def _options(arguments: argparse.Namespace) -> SceneOptions:
         max_missing=MAX_MISSING if arguments.max_missing is None else arguments.max_missing,
         reference=arguments.reference,
         device=arguments.device,
+        simplify=None if arguments.simplify is None else Simplify.parse(arguments.simplify),
     )
 
 

@@ -11,14 +11,19 @@ from dis2_jax.inference import beside, outputs, products
 from dis2_jax.inference.journal import Journal
 from dis2_jax.inference.quicklook import draw_quicklook
 from dis2_jax.inference.strips import StripPredictor
-from dis2_jax.inference.vector import write_polygons
+from dis2_jax.inference.vector import Simplify, write_polygons
 
 if TYPE_CHECKING:
     from dis2_jax.inference.scene import SceneResult
 
 
 def assemble(
-    predictor: StripPredictor, done: Journal, paths: Mapping[str, Path], result: SceneResult
+    predictor: StripPredictor,
+    done: Journal,
+    paths: Mapping[str, Path],
+    result: SceneResult,
+    *,
+    simplify: Simplify | None,
 ) -> list[str]:
     """Write all of ``paths`` inside the journal's folder first, then replace the old files, the map last.
 
@@ -35,7 +40,7 @@ def assemble(
     if "quicklook" in paths:
         draw_quicklook(model.card, model.scenarios, scene, made, result)
     if "vector" in paths:
-        write_polygons(made["map"], model.card.legend, made["vector"])
+        write_polygons(made["map"], model.card.legend, made["vector"], simplify=simplify)
     beside.record(made, paths)
     notes = beside.remove_stale(paths)
     outputs.put_in_place({made[name]: path for name, path in reversed(list(paths.items()))})

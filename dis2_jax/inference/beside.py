@@ -33,12 +33,15 @@ class _Product:
 
 
 def record(made: Mapping[str, Path], paths: Mapping[str, Path]) -> None:
-    """Note in the finished map's ``.aux.xml`` what will lie in its folder: products ``made``, named as in ``paths``."""
+    """Note in the finished map's ``.aux.xml`` what will lie beside it under its name: products ``made`` for ``paths``.
+
+    Products that were given a name of their own are not taken for a later map's.
+    """
     side = _side_file(made["map"])
     root = ElementTree.parse(side).getroot() if side.exists() else ElementTree.Element("PAMDataset")
     domain = ElementTree.SubElement(root, "Metadata", domain=DOMAIN)
     for name, path in paths.items():
-        if name == "map" or path.absolute().parent != paths["map"].absolute().parent:
+        if name == "map" or not _named_after(paths["map"], path):
             continue
         entry = ElementTree.SubElement(domain, "MDI", key=name)
         entry.text = f"{path.name} {made[name].stat().st_size} {_digest(made[name])}"
@@ -95,6 +98,11 @@ def _listed(out: Path) -> list[_Product]:
         return found
     except (ElementTree.ParseError, ValueError, OSError) as e:
         raise Dis2Error(f"{side} cannot be read ({e}): move it away or choose another --out") from e
+
+
+def _named_after(out: Path, path: Path) -> bool:
+    same_name = path.stem == out.stem or path.stem.startswith(f"{out.stem}_")
+    return same_name and path.absolute().parent == out.absolute().parent
 
 
 def _side_file(raster: Path) -> Path:

@@ -27,6 +27,7 @@ from dis2_jax.inference.grid import SceneGrid
 from dis2_jax.inference.inputs import ModalityFile, Scene, file_identity, open_scene
 from dis2_jax.inference.outputs import strip_bytes
 from dis2_jax.inference.strips import OnWindows, Progress, StripPredictor
+from dis2_jax.inference.vector import Simplify, check_grid
 from dis2_jax.schema import Dis2Error
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class SceneOptions:
     """Modality whose grid the map has; default: the first one given."""
     device: str | None = None
     """``cpu``, ``gpu``, ``tpu``, ``gpu:1``."""
+    simplify: Simplify | None = None
+    """Outlines of polygons; default: along the pixels."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_missing < 1:
@@ -102,6 +105,8 @@ def predict_scene(
     check_size(model.network, window)
     cache = rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES)
     with cache, open_scene(files, model.card, reference=options.reference) as scene:
+        if "vector" in paths:
+            check_grid(scene.grid, paths["vector"], simplify=options.simplify)
         predictor = StripPredictor(
             model,
             scene,
@@ -113,7 +118,7 @@ def predict_scene(
             notes = _notes(scene, done)
             _finish_strips(predictor, done, paths, on_windows)
             result = _result(predictor, done, paths, notes)
-            removed = assemble(predictor, done, paths, result)
+            removed = assemble(predictor, done, paths, result, simplify=options.simplify)
     seconds = time.monotonic() - started
     return dataclasses.replace(result, seconds=seconds, notes=(*result.notes, *removed))
 
