@@ -59,7 +59,7 @@ def test_a_trained_workdir_end_to_end(mini_card, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "32 x 40 pixels in 2 windows" in text
     assert "answered from: ndsm 100.0 %" in text
-    assert str(out) in text
+    assert f"map:           {out}" in text
     got, profile = read(out)
     assert set(np.unique(got)) <= {0, 1, 2}
     assert (profile["crs"], got.shape) == (CRS, (32, 40))
@@ -70,6 +70,7 @@ def test_a_trained_workdir_end_to_end(mini_card, tmp_path, capsys):
 def test_everything_it_can_write(fake, tmp_path, capsys):
     arrays = scene_arrays(80, 120)
     arrays["rgb"][:40, :60] = 0
+    arrays["ndsm"][:20, :60] = np.nan
     files = write_scene(tmp_path, arrays, nodata={"rgb": 0})
     out = tmp_path / "o" / "map.tif"
     extras = [
@@ -94,7 +95,13 @@ def test_everything_it_can_write(fake, tmp_path, capsys):
     assert len(picture) > 300_000
     classes = {tuple(c) for c in np.unique(picture, axis=0)}
     assert {tuple(c) for c in fake.card.legend.colors} <= classes
-    assert "answered from: rgb+ndsm" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "answered from: rgb+ndsm" in text
+    got = read(out)[0]
+    seen = got[got != 255]
+    shares = [f"{name} {100 * (seen == k).mean():.1f} %" for k, name in enumerate(fake.classes)]
+    assert f"classes:       {', '.join(shares)}; nodata in 12.5 % of the scene" in text
+    assert f"quicklook:     {tmp_path / 'q.png'}" in text
     with rasterio.open(out.parent / "map_probabilities.tif") as f:
         assert f.descriptions == fake.classes
         assert np.isnan(f.nodata)
