@@ -58,12 +58,9 @@ class Job:
         self.logs = [logs / f"{processes}-{port}-{i}.log" for i in range(processes)]
         self.processes = []
         for i, log in enumerate(self.logs):
-            joining = (
-                ["--distributed", "local", "--coordinator", f"localhost:{port}"]
-                + ["--processes", str(processes), "--process-id", str(i)]
-                if processes > 1
-                else []
-            )
+            where = ("--distributed", "local", "--coordinator", f"localhost:{port}")
+            number = ("--processes", str(processes), "--process-id", str(i))
+            joining = (*where, *number) if processes > 1 else ()
             command = [sys.executable, __file__, *arguments, *joining, *(own[i] if own else ())]
             with log.open("w") as f:
                 self.processes.append(
