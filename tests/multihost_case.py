@@ -8,8 +8,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 DEVICES = 8
 
@@ -52,6 +53,8 @@ class Job:
         processes: int,
         logs: Path,
         own: Sequence[Sequence[str]] = (),
+        variables: Mapping[str, str] | None = None,
+        cache: Path | None = None,
     ) -> None:
         port = free_port()
         logs.mkdir(parents=True, exist_ok=True)
@@ -68,7 +71,7 @@ class Job:
                         command,
                         stdout=f,
                         stderr=subprocess.STDOUT,
-                        env=environment(devices=DEVICES // processes),
+                        env={**environment(devices=DEVICES // processes, cache=cache), **(variables or {})},
                     )
                 )
 
@@ -100,16 +103,44 @@ class Job:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the ``dis2`` command line; ``DIS2_REAL_NETWORK=1`` leaves the network as it is."""
+    """Run the ``dis2`` command line. Environment variables change what a test needs otherwise.
+
+    ``DIS2_REAL_NETWORK``: DIS2 as it is; ``DIS2_STEP_SECONDS``: pause before every step; ``DIS2_BATCH_SECONDS``: and
+    after every batch of a validation; ``DIS2_STUCK=I:N``: process I never begins step N; ``DIS2_OTHER_CODE=I``:
+    process I says that it has another jax.
+    """
+    from dis2_jax.cli.main import main as dis2
+    from dis2_jax.training import checkpoint, everywhere, loop
+
     if not os.environ.get("DIS2_REAL_NETWORK"):
         import small_net
 
-        from dis2_jax.training import checkpoint, loop
-
         loop.build_model = checkpoint.build_model = small_net.build_small  # type: ignore[attr-defined]
-    from dis2_jax.cli.main import main as dis2
+    scenarios_at, stop_check, versions = loop.scenarios_at, loop._Run._stop_check, everywhere.package_versions
 
+    def slow_step(step: int, *rest: Any) -> Any:
+        time.sleep(float(os.environ.get("DIS2_STEP_SECONDS", "0")))
+        if os.environ.get("DIS2_STUCK") == f"{_index(arguments)}:{step}":
+            time.sleep(3600)
+        return scenarios_at(step, *rest)
+
+    def slow_batch(run: Any, done: int, total: int) -> None:
+        print(f"validated {done}", flush=True)
+        time.sleep(float(os.environ.get("DIS2_BATCH_SECONDS", "0")))
+        stop_check(run, done, total)
+
+    def other_code() -> dict[str, str]:
+        other = os.environ.get("DIS2_OTHER_CODE") == _index(arguments)
+        return {**versions(), **({"jax": "0.0.1"} if other else {})}
+
+    loop.scenarios_at, loop._Run._stop_check, everywhere.package_versions = slow_step, slow_batch, other_code  # type: ignore[assignment,method-assign]
     return dis2(list(arguments))
+
+
+def _index(arguments: Sequence[str]) -> str:
+    if "--process-id" in arguments:
+        return arguments[arguments.index("--process-id") + 1]
+    return os.environ.get("DIS2_PROCESS_ID", "0")
 
 
 if __name__ == "__main__":

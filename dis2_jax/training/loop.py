@@ -250,6 +250,7 @@ class _Run:
         if self.step != self.saved_step:
             self._save()
         self.checkpoints.wait()
+        meet("all is saved")  # who leaves early may be taken for lost by the one that still writes
         if self.session is not None:
             self.session.update(step=self.step)
         finished = self.step >= train.steps and not self.cut_short
