@@ -112,7 +112,8 @@ def evaluate_split(
     what = (model, variables, dataset_dir, card, data)
     options: dict[str, Any] = {"split": split, "batch_size": batch_size, "mesh": mesh, "on_batch": on_batch}
     for batch, counts in predict_split(rows, *what, outputs="tally", **options):
-        total.add(counts, records=_everywhere(batch["index"]), valid=_everywhere(batch["valid"]))
+        rows_read = everywhere({"index": batch["index"], "valid": batch["valid"]}, mesh)
+        total.add(counts, records=rows_read["index"], valid=rows_read["valid"])
     evaluation = Evaluation(
         dataset=card.name,
         split=split,
@@ -365,11 +366,14 @@ def fetch(tree: Any) -> Any:
     )
 
 
-def _everywhere(rows: np.ndarray) -> np.ndarray:
-    """All hosts' rows of a batch."""
-    if jax.process_count() == 1:
+def everywhere(rows: Any, mesh: Mesh | None) -> Any:
+    """All hosts' rows of a batch, in the order of what ``fetch`` brings back of them. Every host must call this.
+
+    They take the way over the mesh, whose devices need not be sorted by host (on TPU they are not).
+    """
+    if mesh is None or jax.process_count() == 1:
         return rows
-    return np.asarray(multihost_utils.process_allgather(rows, tiled=True))
+    return fetch(put_batch(rows, mesh))
 
 
 def check_lost(pixels: int, *, split: str, scenario: str) -> None:
