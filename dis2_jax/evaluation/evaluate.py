@@ -113,7 +113,11 @@ def evaluate_split(
     for batch, counts in predict_split(rows, *what, outputs="tally", **options):
         total.add(counts, records=_everywhere(batch["index"]), valid=_everywhere(batch["valid"]))
     evaluation = Evaluation(
-        dataset=card.name, split=split, classes=card.legend.names, scenarios=total.results()
+        dataset=card.name,
+        split=split,
+        classes=card.legend.names,
+        scenarios=total.results(),
+        unread=tuple(f"record {i}" for i in range(card.splits[split]) if i not in total.read),
     )
     return SplitScores(evaluation, total.tiles())
 
@@ -305,9 +309,12 @@ class _Total:
         self._confusion = {row.name: np.zeros((k, k), np.int64) for row in rows}
         self._reliability = {row.name: np.zeros((RELIABILITY_BINS, 3), np.int64) for row in rows}
         self._tiles: dict[str, list[tuple[int, np.ndarray]]] = {row.name: [] for row in rows}
+        self.read: set[int] = set()
+        """Records that were there."""
 
     def add(self, found: dict[str, Counts], *, records: np.ndarray, valid: np.ndarray) -> None:
         """Wait for one batch's results and add them; a lost pixel is an error, not a better score."""
+        self.read.update(records[valid].tolist())
         for name, counts in found.items():
             confusion = np.asarray(counts.confusion).astype(np.int64)
             check_lost(int(counts.pixels) - int(confusion.sum()), split=self._split, scenario=name)

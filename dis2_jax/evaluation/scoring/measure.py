@@ -78,8 +78,10 @@ def measure_split(
     reading: dict[str, Any] = {"split": split, "batch_size": batch_size, "mesh": mesh, "on_batch": on_batch}
     order = reading_order(places) if places else None
     what = (model, variables, dataset_dir, card, data)
+    read: set[int] = set()
     for share, found in predict_split(rows, *what, outputs=outputs, order=order, **reading):
         batch, maps = _whole_batch(share, found, rows=rows, card=card)
+        read.update(batch["index"][batch["valid"]].tolist())
         for i in np.flatnonzero(batch["valid"]).tolist():
             usable = {
                 n: _tile_maps(m, i, split=split, scenario=n) for n, (m, there) in maps.items() if there[i]
@@ -99,6 +101,7 @@ def measure_split(
         scenarios=results,
         excluded=options.excluded(card.legend),
         no_scenes=None if places else _why_no_scenes(dataset_dir, split),
+        unread=tuple(name for i, name in enumerate(ids) if i not in read),
     )
     table = TileTable(
         classes=classes,
