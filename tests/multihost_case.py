@@ -78,7 +78,7 @@ class Job:
     def text(self, i: int) -> str:
         return self.logs[i].read_text(errors="replace")
 
-    def wait_until(self, happened: Callable[[], bool], *, seconds: float = 240) -> None:
+    def wait_until(self, happened: Callable[[], bool], *, seconds: float = 600) -> None:
         """Until it happened; fails when a process ends before that."""
         end = time.monotonic() + seconds
         while not happened():
@@ -87,7 +87,7 @@ class Job:
                 raise AssertionError("\n\n".join(self.text(i)[-3000:] for i in range(len(self.logs))))
             time.sleep(0.02)
 
-    def wait(self, *, seconds: float = 240) -> list[Ended]:
+    def wait(self, *, seconds: float = 600) -> list[Ended]:
         """Until all have ended; those that have not after ``seconds`` are killed."""
         end = time.monotonic() + seconds
         for p in self.processes:
