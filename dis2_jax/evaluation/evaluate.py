@@ -21,8 +21,9 @@ from dis2_jax.evaluation.results import Evaluation, ScenarioKind, ScenarioResult
 from dis2_jax.evaluation.scoring.ruler import CONFIDENCE_ONE, calibration_of
 from dis2_jax.evaluation.scoring.tile_table import TileCounts
 from dis2_jax.models.dis2 import DIS2
+from dis2_jax.models.layout import place_parameters
 from dis2_jax.schema import IGNORE, DatasetCard, Dis2Error, Scenario
-from dis2_jax.sharding.mesh import put_batch, replicated
+from dis2_jax.sharding.mesh import put_batch, replicated, tile_shards
 
 Outputs = Literal["counts", "tally", "confidence", "probabilities"]
 """What comes off the device beside counts and class maps: nothing, sums per tile, or maps (each its own program)."""
@@ -253,7 +254,8 @@ def count_confusion(
     below 2^31 pixels per batch, and over a mesh one small sum. Predictions that are not finite land in no
     column: the caller sees them as missing pixels.
     """
-    probabilities: Any = model.apply(variables, images, scenario=branch, method="predict")
+    placed = {**variables, "params": place_parameters(variables["params"], model.dtype)}
+    probabilities: Any = model.apply(placed, images, scenario=branch, method="predict")
     finite = jnp.isfinite(probabilities).all(-1)
     predicted = jnp.where(finite, jnp.argmax(probabilities, axis=-1), -1)
     classes = jnp.arange(num_classes)
@@ -380,7 +382,8 @@ def usable_tiles(batch: Batch, row: Row, card: DatasetCard) -> np.ndarray:
 
 def round_up(batch_size: int, mesh: Mesh) -> int:
     """Give every device of the mesh the same number of tiles."""
-    return -(-batch_size // mesh.size) * mesh.size
+    n = tile_shards(mesh)
+    return -(-batch_size // n) * n
 
 
 def on_mesh(variables: Mapping[str, Any], mesh: Mesh) -> Any:

@@ -19,15 +19,24 @@ from dis2_jax.config import Config
 from dis2_jax.data.batch import Batch
 from dis2_jax.data.pipeline import open_train_stream
 from dis2_jax.models.dis2 import DIS2
+from dis2_jax.models.layout import active
 from dis2_jax.schema import DatasetCard, Dis2Error, Scenario
-from dis2_jax.sharding.mesh import check_batch_size, data_mesh, put_batch, replicated
+from dis2_jax.sharding.mesh import check_batch_size, put_batch
+from dis2_jax.sharding.placement import Placement, make_placement
 from dis2_jax.training.checkpoint import Checkpoints, with_sharding
 from dis2_jax.training.environment import SessionLog
 from dis2_jax.training.logs import Progress, RunLog, Speed
 from dis2_jax.training.optimizer import make_optimizer, make_schedule
 from dis2_jax.training.prefetch import DevicePrefetch, device_prefetch
 from dis2_jax.training.signals import StopRequest
-from dis2_jax.training.state import TrainState, Tree, build_model, create_state, eval_variables
+from dis2_jax.training.state import (
+    TrainState,
+    Tree,
+    build_model,
+    create_state,
+    eval_variables,
+    initializer,
+)
 from dis2_jax.training.step import (
     Metrics,
     TrainStep,
@@ -86,7 +95,8 @@ def train(config: Config, workdir: str | Path, *, validator: Validator) -> Outco
     """
     config = absolute_data(config)
     card = DatasetCard.load(config.data.dir).select(config.data.modalities)
-    mesh = data_mesh()
+    placement = make_placement(config.sharding)
+    mesh = placement.mesh
     check_batch_size(config.data.batch_size, mesh)
     model = build_model(config.model, card, tile=train_tile(config, card))
     check_scenarios(config.train, model.scenarios[1:])
@@ -97,7 +107,8 @@ def train(config: Config, workdir: str | Path, *, validator: Validator) -> Outco
             stack.enter_context(locked(workdir))
             claim(workdir, config=config, card=card)
         checkpoints = stack.enter_context(Checkpoints(workdir, config=config, card=card))
-        state, position = start_state(config, model, optimizer, checkpoints, mesh=mesh)
+        stack.enter_context(active(placement))
+        state, position = start_state(config, model, optimizer, checkpoints, placement=placement)
         stream = stack.enter_context(
             open_train_stream(
                 config.data.dir,
@@ -140,11 +151,11 @@ def start_state(
     optimizer: optax.GradientTransformation,
     checkpoints: Checkpoints,
     *,
-    mesh: Mesh,
+    placement: Placement,
 ) -> tuple[TrainState, int]:
     """Restore the newest whole checkpoint, or initialise (``train.init_from``): (state on the mesh, data position).
 
-    Shapes first: nothing is made on one device that is meant for many.
+    Shapes first: nothing is made on one device that is meant for many. The checkpoint may be of another strategy.
     """
     create = functools.partial(
         create_state,
@@ -154,14 +165,12 @@ def start_state(
         ema=config.optimizer.ema > 0,
         accumulate=config.optimizer.accumulate > 1,
     )
-    abstract = with_sharding(jax.eval_shape(create), replicated(mesh))
-    restored = checkpoints.restore_last(abstract)
+    shapes = jax.eval_shape(create)
+    shardings = placement.shardings(shapes)
+    restored = checkpoints.restore_last(with_sharding(shapes, shardings))
     if restored is not None:
         return restored.state, restored.position
-    shardings = jax.tree.map(lambda s: s.sharding, abstract)
-    # Random initialisation is a long program that runs once: on CPU optimising it takes three times as long.
-    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    state = jax.jit(create, out_shardings=shardings, compiler_options=options)()
+    state = initializer(create, shardings)()
     return (warm_start(state, config.train.init_from) if config.train.init_from else state), 0
 
 
@@ -352,7 +361,8 @@ class _Run:
     def _introduce(self) -> None:
         parameters = sum(p.size for p in jax.tree.leaves(self.state.params))
         self.progress.say(
-            f"{parameters / 1e6:.2f} M parameters on {self.mesh.size} {jax.default_backend()} device(s);"
+            f"{parameters / 1e6:.2f} M parameters on {self.mesh.size} {jax.default_backend()} device(s),"
+            f" {self.config.sharding.strategy};"
             f" {', '.join(name for name, _ in self.model.modalities)};"
             f" students {', '.join(map(str, self.students))}"
         )
