@@ -38,6 +38,8 @@ COMMANDS = [
     ["bench"],
     ["bench", "step"],
     ["bench", "predict"],
+    ["bench", "plan"],
+    ["plan"],
 ]
 
 

@@ -24,6 +24,7 @@ COMMANDS = (
     "export",
     "report",
     "bench",
+    "plan",
     "import_torch",
     "export_torch",
 )
