@@ -43,7 +43,7 @@ ENTRY %main (a: f32[8,128], k: bf16[3,3,16,4]) -> f32[8,128] {
   %init = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)}) tuple(%zero, %a)
   %loop = (s32[]{:T(128)}, /*index=1*/f32[8,128]{1,0:T(8,128)}) while(%init), condition=%condition, body=%body
   %end = f32[8,128]{1,0:T(8,128)} get-tuple-element(%loop), index=1
-  %start = f32[8,128]{1,0:T(8,128)} all-reduce-start(%end), replica_groups={{0,1,2,3}}, to_apply=%add
+  %start = f32[8,128]{1,0:T(8,128)} all-reduce-start(%end), channel_id=2, replica_groups={{0,1,2,3}}, to_apply=%add
   %done = f32[8,128]{1,0:T(8,128)} all-reduce-done(%start), metadata={op_name="jit(f)/psum"}
   %local = bf16[3,3,16,4]{3,2,1,0:T(8,128)(2,1)S(1)} copy(%k), backend_config={"estimated_cycles":"9223372036854775807"}
   ROOT %out = f32[8,128]{1,0:T(8,128)} negate(%done), backend_config={"estimated_cycles":"7"}
@@ -61,6 +61,22 @@ def test_loops_are_unrolled_and_asynchronous_pairs_counted_once() -> None:
         1,
         ((0, 1, 2, 3),),
     )
+
+
+def test_a_collective_inside_fusions_is_counted_once() -> None:
+    inner = """%fused (x: f32[8]) -> f32[8] {
+  %x = f32[8]{0} parameter(0)
+  ROOT %r = f32[8]{0} all-reduce(%x), channel_id=7, replica_groups={{0,1}}, to_apply=%add
+}
+"""
+    entry = """ENTRY %main (a: f32[8]) -> f32[8] {
+  %a = f32[8]{0} parameter(0)
+  %one = f32[8]{0} fusion(%a), kind=kCustom, calls=%fused
+  ROOT %two = f32[8]{0} fusion(%one), kind=kCustom, calls=%fused
+}
+"""
+    (found,) = parse_collectives(inner + entry)
+    assert (found.kind, found.size, found.groups) == ("all-reduce", 32, ((0, 1),))
 
 
 def test_traffic_pads_to_tiles_and_leaves_on_chip_memory_out() -> None:

@@ -30,6 +30,7 @@ _GROUPS = re.compile(
 _PAIRS = re.compile(r"source_target_pairs=\{(\{.*?\})\}")
 _IOTA = re.compile(r"\[([\d,]+)\](?:<=\[([\d,]+)\])?(?:T\(([\d,]+)\))?")
 _TRANSFER = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
+_CHANNEL = re.compile(r"channel_id=(\d+)")
 _OP_NAME = re.compile(r'op_name="([^"]*)"')
 
 
@@ -61,8 +62,14 @@ def parse_collectives(text: str) -> list[Collective]:
 def collectives(module: Module) -> list[Collective]:
     """Collectives in the order of the program."""
     found = []
-    for instruction, count in module.executed():
+    channels = set[str]()
+    for instruction, count in module.executed(inside=True):
         if kind := _kind(instruction):
+            # A TPU spreads one over several fusions that go on beside it; they share its channel.
+            channel = _CHANNEL.search(instruction.attributes)
+            if channel and channel[1] in channels:
+                continue
+            channels |= {channel[1]} if channel else set()
             found.append(_collective(module, instruction, kind, count))
         elif instruction.opcode == "send" and (transfer := _TRANSFER.search(instruction.attributes)):
             found.append(_between_slices(instruction, transfer[1], count))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -16,8 +15,10 @@ _DTYPE = re.compile(r"(?:bf|f|s|u)(\d+)(?:e\w+)?")
 _ARRAY = re.compile(r"([a-z]\w*)\[([\d,<=?]*)\](?:\{([^{}]*)\})?")
 _HEADER = re.compile(r"(ENTRY )?%?([\w.~-]+) \(.*\) -> .* \{")
 _INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.~-]+) = (.*)")
+_CALLS = frozenset(("while", "call", "conditional"))
+_WRAPS = frozenset(("fusion", "async-start"))
 _CALLEES = re.compile(
-    r"(?:body|to_apply|true_computation|false_computation)=%?([\w.~-]+)|branch_computations=\{([^}]*)\}"
+    r"(?:body|to_apply|calls|true_computation|false_computation)=%?([\w.~-]+)|branch_computations=\{([^}]*)\}"
 )
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 
@@ -88,20 +89,21 @@ class Module:
         """Type of every instruction; names are unique in a compiled module."""
         return {i.name: i.arrays for body in self.computations.values() for i in body}
 
-    def executed(self) -> Iterator[tuple[Instruction, int]]:
+    def executed(self, *, inside: bool = False) -> Iterator[tuple[Instruction, int]]:
         """Every instruction that a step executes and how often: loops unrolled, fusions left whole.
 
-        Of a conditional's branches all are counted. A loop whose length the text does not tell counts once.
+        ``inside``: also what fusions and asynchronous starts are made of. Of a conditional's branches all are counted.
+        A loop whose length the text does not tell counts once.
         """
-        yield from self._executed(self.entry, 1)
+        yield from self._executed(self.entry, 1, _CALLS | _WRAPS if inside else _CALLS)
 
-    def _executed(self, name: str, times: int) -> Iterator[tuple[Instruction, int]]:
+    def _executed(self, name: str, times: int, through: frozenset[str]) -> Iterator[tuple[Instruction, int]]:
         for instruction in self.computations[name]:
             yield instruction, times
-            if instruction.opcode in ("while", "call", "conditional", "async-start"):
+            if instruction.opcode in through:
                 inner = times * (self.trip_count(instruction) if instruction.opcode == "while" else 1)
                 for callee in _callees(instruction):
-                    yield from self._executed(callee, inner)
+                    yield from self._executed(callee, inner, through)
 
     def trip_count(self, loop: Instruction) -> int:
         """Passes of a ``while``: what XLA noted, else the one constant of its condition, else 1."""
@@ -169,9 +171,5 @@ def _closing(text: str, start: int) -> int:
 
 
 def _callees(instruction: Instruction) -> Iterator[str]:
-    attributes = instruction.attributes
-    if instruction.opcode == "async-start":
-        return
-    for one, several in _CALLEES.findall(attributes):
-        names = [one] if one else [n.strip().lstrip("%") for n in several.split(",")]
-        yield from itertools.chain(names)
+    for one, several in _CALLEES.findall(instruction.attributes):
+        yield from [one] if one else [n.strip().lstrip("%") for n in several.split(",")]
