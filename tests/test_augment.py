@@ -8,7 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dis2_jax.config import DataConfig
-from dis2_jax.data.augment import Affine, Window, crop_size, draw_geometry, photometric
+from dis2_jax.data.augment import Affine, Window, crop_size, draw_geometry
+from dis2_jax.data.network_input import write_input
+from dis2_jax.data.normalize import normalize
+from dis2_jax.data.resample import STEPS, UNIT
+from dis2_jax.data.tone import draw_tone
 from dis2_jax.schema import IGNORE, Dis2Error, Modality
 
 PLAIN = DataConfig(flip=False, rotate90=False)
@@ -27,7 +31,7 @@ seeds = st.integers(0, 2**31)
 
 def coordinates(height, width):
     """A raster whose two channels are the row and the column: it says where every output pixel came from."""
-    return np.stack(np.meshgrid(np.arange(height), np.arange(width), indexing="ij"), -1).astype(np.int16)
+    return np.stack(np.meshgrid(np.arange(height), np.arange(width), indexing="ij"), -1).astype(np.float32)
 
 
 @settings(max_examples=150, deadline=None)
@@ -45,13 +49,12 @@ def test_label_and_image_stay_aligned(config, tile, seed):
     assert (x <= np.array(tile) - 1).all()
     seen = y != IGNORE
     if isinstance(geometry, Window):
-        assert x.dtype == np.int16
         assert seen.all()
-    # The image says where a pixel was taken; away from rounding borders the label must be that place's.
+    # The image says where a pixel was taken, to 1/32 pixel; away from borders the label must be that place's.
     rows, cols = np.floor(x[..., 0] + 0.5).astype(int), np.floor(x[..., 1] + 0.5).astype(int)
-    clear = seen & (np.abs(x + 0.5 - np.round(x + 0.5)).min(-1) > 1e-3)
+    clear = seen & (np.abs(x + 0.5 - np.round(x + 0.5)).min(-1) > 0.51 / STEPS)
     clear |= seen if isinstance(geometry, Window) else False
-    assert clear.sum() >= 0.9 * seen.sum()
+    assert clear.sum() >= 0.8 * seen.sum()
     np.testing.assert_array_equal(y[clear], label[rows, cols][clear])
 
 
@@ -62,7 +65,62 @@ def test_all_modalities_get_the_same_geometry(config, seed):
     geometry = draw_geometry((48, 64), config, g)
     a = g.integers(0, 255, (48, 64, 3)).astype(np.uint8)
     b = a[..., 1:2].astype(np.float32)
-    np.testing.assert_array_equal(geometry.image(a)[..., 1:2], geometry.image(b))
+    np.testing.assert_allclose(
+        geometry.image(a)[..., 1:2], geometry.image(b), atol=0.51
+    )  # 8 bits are rounded
+
+
+def exact(x, positions):
+    """Bilinear sampling in float64 at positions on the grid of 1/32 pixel, mirrored."""
+    p = positions
+    points = (p.row[:, None] + p.row_along, p.col[:, None] + p.col_along)
+    rows, cols = (np.floor(q * (STEPS / UNIT) + 0.5) / STEPS for q in points)
+    low = [np.floor(q).astype(int) for q in (rows, cols)]
+    part = [(q - np.floor(q))[..., None] for q in (rows, cols)]
+    mirrored = [
+        [(n - 1) - np.abs((q + k) % (2 * (n - 1)) - (n - 1)) for k in (0, 1)]
+        for q, n in zip(low, x.shape, strict=False)
+    ]
+    corner = [[x[r, c].astype(np.float64) for c in mirrored[1]] for r in mirrored[0]]
+    upper, lower = (a * (1 - part[1]) + b * part[1] for a, b in corner)
+    return upper * (1 - part[0]) + lower * part[0]
+
+
+@pytest.mark.parametrize("scale", [(0.8, 1.25), (0.001, 0.0011)])
+@pytest.mark.parametrize(
+    ("dtype", "channels"),
+    [("uint8", 3), ("uint16", 4), ("int16", 2), ("float32", 1), ("uint16", 13), ("int32", 2)],
+)
+def test_resampling_is_bilinear_and_mirrors(dtype, channels, scale):
+    """Also where a tiny zoom takes the sample out of the reach of OpenCV's int16."""
+    g = np.random.default_rng(1)
+    x = g.uniform(0, 255, (48, 64, channels)).astype(dtype)
+    y = g.integers(0, 6, (48, 64)).astype(np.uint8)
+    config = DataConfig(rotate_degrees=30.0, scale=scale)
+    geometry = draw_geometry((48, 64), config, g)
+    rounded = channels <= 4 and dtype not in ("float32", "int32")
+    out = geometry.image(x)
+    assert out.dtype == (dtype if rounded else np.float32)
+    np.testing.assert_allclose(out, exact(x, geometry.positions), atol=0.51 if rounded else 1e-3)
+    p = geometry.positions
+    points = (p.row[:, None] + p.row_along, p.col[:, None] + p.col_along)
+    rows, cols = (np.floor(q / UNIT + 0.5).astype(int) for q in points)
+    inside = (rows >= 0) & (rows < 48) & (cols >= 0) & (cols < 64)
+    np.testing.assert_array_equal(geometry.label(y), np.where(inside, y[rows % 48, cols % 64], IGNORE))
+
+
+@settings(max_examples=60, deadline=None)
+@given(configs, tiles, seeds, st.sampled_from(["uint8", "float32", "int32"]), st.sampled_from([1, 3, 6]))
+def test_crops_and_turns_are_where_their_positions_say(config, tile, seed, dtype, channels):
+    config = dataclasses.replace(config, scale=(1.0, 1.0), rotate_degrees=0.0)
+    g = np.random.default_rng(seed)
+    window = draw_geometry(tile, config, g)
+    x = g.integers(0, 255, (*tile, channels)).astype(dtype)
+    p = window.positions
+    rows, cols = (p.row[:, None] + p.row_along) // UNIT, (p.col[:, None] + p.col_along) // UNIT
+    assert window.image(x).dtype == dtype
+    np.testing.assert_array_equal(window.image(x), x[rows, cols])
+    np.testing.assert_array_equal(window.label(x[..., 0]), x[rows, cols, 0])
 
 
 def test_nothing_switched_on_is_the_identity():
@@ -76,13 +134,13 @@ def test_nothing_switched_on_is_the_identity():
 def test_affine_identity_and_half_pixel_shift():
     x = np.random.default_rng(0).normal(size=(16, 32, 2)).astype(np.float32)
     same = Affine(tile=(16, 32), size=(16, 32), centre=(7.5, 15.5), matrix=((1, 0), (0, 1)))
-    np.testing.assert_array_equal(same.image(x), x)
+    np.testing.assert_allclose(same.image(x), x, rtol=1e-6)
     between = dataclasses.replace(same, centre=(7.5, 16.0)).image(x)
     np.testing.assert_allclose(between[:, :-1], (x[:, :-1] + x[:, 1:]) / 2, rtol=1e-5, atol=1e-6)
 
 
 def test_flips_and_quarter_turns_are_exactly_the_eight_symmetries():
-    x = np.arange(32 * 32).reshape(32, 32, 1)
+    x = np.arange(32 * 32, dtype=np.float32).reshape(32, 32, 1)
     turned = [np.rot90(f, k) for k in range(4) for f in (x, x[:, ::-1])]
     wanted = {a.tobytes() for a in turned}
 
@@ -103,7 +161,7 @@ def test_affine_turns_are_the_window_turns():
         exact = draw_geometry((32, 32), DataConfig(), np.random.default_rng(seed))
         free = draw_geometry((32, 32), DataConfig(scale=(1.0, 1.0 + 1e-9)), np.random.default_rng(seed))
         assert isinstance(free, Affine)
-        np.testing.assert_allclose(free.image(x), exact.image(x), atol=1e-4)
+        np.testing.assert_allclose(free.image(x), exact.image(x), atol=0.51 / STEPS)
 
 
 def test_oblong_crop_turns_only_where_it_fits():
@@ -180,7 +238,7 @@ def test_photometric_noise_is_affine_per_channel_in_units_of_the_std():
     x = np.random.default_rng(0).normal(0, 1, (32, 32, 2)).astype(np.float32) * [20, 5] + [100, 50]
     x = x.astype(np.float32)
     for seed in range(30):
-        out = photometric(x, RGB, 0.2, np.random.default_rng(seed), dtype=x.dtype)
+        out = draw_tone(RGB, 0.2, np.random.default_rng(seed), dtype=x.dtype).apply(x)
         assert out.dtype == np.float32
         z, w = (x - [100, 50]) / [20, 5], (out - [100, 50]) / [20, 5]
         for c in range(2):
@@ -194,6 +252,21 @@ def test_photometric_noise_is_affine_per_channel_in_units_of_the_std():
 def test_photometric_noise_stays_in_the_stored_range():
     x = np.random.default_rng(0).integers(0, 256, (16, 16, 2)).astype(np.uint8)
     for seed in range(20):
-        out = photometric(x, RGB, 20.0, np.random.default_rng(seed), dtype=np.dtype(np.uint8))
+        out = draw_tone(RGB, 20.0, np.random.default_rng(seed), dtype=np.dtype(np.uint8)).apply(x)
         assert out.min() >= 0
         assert out.max() <= 255
+
+
+@pytest.mark.parametrize("channels", [1, 3, 6])
+@pytest.mark.parametrize("mode", ["card", "none"])
+def test_the_table_for_8_bits_gives_the_very_numbers_of_the_long_way(channels, mode):
+    g = np.random.default_rng(2)
+    m = Modality("a", channels, kind="optical", mean=(90.0,) * channels, std=tuple(range(7, 7 + channels)))
+    x = g.integers(0, 256, (16, 24, channels)).astype(np.uint8)
+    for tone in (None, draw_tone(m, 0.5, g, dtype=x.dtype)):
+        batch = np.full((3, *x.shape), 7, np.float32)
+        write_input(x, m, mode, batch[1], tone=tone)
+        np.testing.assert_array_equal(batch[1], normalize(x if tone is None else tone.apply(x), m, mode))
+        assert (batch[[0, 2]] == 7).all()
+        write_input(x.astype(np.float32), m, mode, batch[0], tone=tone)
+        np.testing.assert_array_equal(batch[0], batch[1])

@@ -1,4 +1,4 @@
-"""`dis2 bench step` on random data."""
+"""`dis2 bench`: a step on random data, the input pipeline and encodings on small datasets."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import json
 import math
 
 import pytest
+from stream_case import write_scenes
 
 from dis2_jax import bench
+from dis2_jax.bench_encodings import bench_encodings
+from dis2_jax.bench_input import bench_input
 from dis2_jax.cli import main
 from dis2_jax.cli.arguments import parse_tile
 from dis2_jax.cli.bench import parse_modalities
@@ -60,3 +63,43 @@ def test_options_are_read():
         parse_tile("12.5")
     with pytest.raises(Dis2Error, match="name:channels"):
         parse_modalities("rgb")
+
+
+def test_input_is_measured_stage_by_stage(mini_dataset, tmp_path, capsys):
+    out = tmp_path / "input.json"
+    options = ["--config.data.batch_size=2", "--config.data.crop=16,16", "--seconds", "0.1", "--step-ms", "2"]
+    command = ["bench", "input", f"--config.data.dir={mini_dataset}", *options, "--json", str(out)]
+    assert main.main(command) == 0
+    f = json.loads(out.read_text())
+    assert list(f["stages"]) == ["read", "decode", "augment", "batch", "transfer"]
+    assert all(s["wall_ms"] > 0 for s in f["stages"].values())
+    assert f["tile_mb"] == 32 * 32 * (3 + 4 + 1) / 1e6
+    assert f["record_mb"] < f["tile_mb"]
+    assert f["tiles_per_second"] > 0
+    assert 0 <= f["stall"] < 1
+    assert math.isclose(f["cores"], f["cpu_ms"] * 2 / 2)
+    text = capsys.readouterr().out
+    for word in ("16 x 16", "tiles/s", "MB/s", "x bare", "waits", "per accelerator"):
+        assert word in text
+
+
+def test_input_of_scenes_and_what_cannot_be_measured(tmp_path):
+    config = Config.from_dict({"data": {"dir": str(write_scenes(tmp_path)), "batch_size": 2}})
+    found = bench_input(config, seconds=0.05)
+    assert list(found.stages) == ["read+decode", "augment", "batch", "transfer"]
+    assert (found.stall, found.cores, found.record_mb) == (None, None, None)
+    with pytest.raises(Dis2Error, match=r"data\.dir is empty"):
+        bench_input(Config())
+    with pytest.raises(Dis2Error, match="above 0"):
+        bench_input(config, step_ms=0.0)
+
+
+def test_encodings_are_measured_on_the_tiles(mini_dataset, capsys):
+    assert main.main(["bench", "encodings", str(mini_dataset), "--tiles", "4"]) == 0
+    table = capsys.readouterr().out
+    assert table.count("png") == 2
+    assert table.count("(record)") == 3
+    sizes = {(f.raster, f.encoding): f for f in bench_encodings(mini_dataset, tiles=4).figures}
+    assert ("ndsm", "png") not in sizes, "PNG holds no floats"
+    assert sizes["ndsm", "raw"].stored_bytes == sizes["ndsm", "raw"].raw_bytes == 32 * 32 * 4
+    assert sizes["label", "zstd"].stored_bytes < 32 * 32 / 2

@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from dis2_jax.data.builders.features import ENCODINGS
 from dis2_jax.data.builders.statistics import ChannelMoments, class_counts
-from dis2_jax.data.builders.synthetic_city import SyntheticCityOptions
+from dis2_jax.data.builders.synthetic_city import SyntheticCity, SyntheticCityOptions
 from dis2_jax.data.builders.tiles import Tile
 from dis2_jax.data.builders.writer import write_dataset
+from dis2_jax.data.preparing.work import Work
 from dis2_jax.data.source import TileSource
 from dis2_jax.schema import IGNORE, DatasetCard, Dis2Error, Modality
 
@@ -176,15 +178,37 @@ def test_bad_specs(change, message):
         dataclasses.replace(MINI_SPEC, **change)
 
 
+@pytest.mark.parametrize("encoding", ["raw", "zlib", "zstd"])
+def test_every_encoding_reads_back_to_the_same_tiles(tmp_path, encoding):
+    write(tmp_path / "d", encoding=encoding)
+    source = TileSource(tmp_path / "d", "train", DatasetCard.load(tmp_path / "d"))
+    for stored, tile in zip(source, mini_tiles("train"), strict=False):
+        assert stored["label"].tobytes() == tile.label.tobytes()
+        for name, x in tile.images.items():
+            assert stored["image"][name].dtype == x.dtype
+            np.testing.assert_array_equal(stored["image"][name], x)
+    wanted = {"raw": '"encoding": "bytes"', "zlib": '"encoding": "zlib"', "zstd": "zstd_tensor.ZstdTensor"}
+    assert (tmp_path / "d/features.json").read_text().count(wanted[encoding]) == 3
+
+
+def test_encodings_differ_in_size_and_a_killed_run_does_not_mix_them(tmp_path):
+    for encoding in ("raw", "zstd"):
+        write(tmp_path / encoding, encoding=encoding)
+    sizes = [sum(p.stat().st_size for p in (tmp_path / e).glob("mini-*")) for e in ("raw", "zstd")]
+    assert sizes[1] < 0.9 * sizes[0]
+    data = SyntheticCity(SyntheticCityOptions())
+    keys = {Work.of(data, tmp_path, encoding=e).key(0) for e in ENCODINGS}
+    assert len(keys) == len(ENCODINGS)
+
+
 def test_tfds_builder_class_has_the_same_records(tmp_path):
-    from dis2_jax.data.builders.synthetic_city import SyntheticCity as City
-    from dis2_jax.data.builders.tfds_builders import SyntheticCity
+    from dis2_jax.data.builders.tfds_builders import SyntheticCity as Builder
     from dis2_jax.data.prepare import prepare
 
     options = SyntheticCityOptions(train_scenes=1, validation_scenes=1, test_scenes=0, scene=32, tile=16)
-    builder = SyntheticCity(options=options, data_dir=str(tmp_path / "tfds"), file_format="array_record")
+    builder = Builder(options=options, data_dir=str(tmp_path / "tfds"), file_format="array_record")
     builder.download_and_prepare()
-    card = prepare(City(options), tmp_path / "ours").card
+    card = prepare(SyntheticCity(options), tmp_path / "ours").card
     ours = {t["tile_id"]: t for t in TileSource(tmp_path / "ours", "train", card)}
     theirs = {r["tile_id"].decode(): r for r in builder.as_data_source("train")}
     assert sorted(ours) == sorted(theirs)

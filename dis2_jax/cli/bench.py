@@ -1,4 +1,4 @@
-"""``dis2 bench step``: how long one training step takes, and what it needs; ``predict``, ``plan``: see their files."""
+"""``dis2 bench step``: how long one training step takes, and what it needs; the others: see their files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dis2_jax.cli import bench_plan, bench_predict
+from dis2_jax.cli import bench_input, bench_plan, bench_predict
 from dis2_jax.cli.arguments import parse_tile, write_json
 from dis2_jax.schema import CARD_FILE, DatasetCard, Dis2Error
 
@@ -19,7 +19,7 @@ DEFAULT_CLASSES = 5
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add ``bench`` with ``step``, ``predict`` and ``plan``."""
+    """Add ``bench`` with ``step``, ``predict``, ``plan``, ``input`` and ``encodings``."""
     bench = subparsers.add_parser("bench", help="measure speed and memory")
     which = bench.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
     parser = which.add_parser(
@@ -43,6 +43,7 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(func=run)
     bench_predict.add_parser(which)
     bench_plan.add_parser(which)
+    bench_input.add_parsers(which)
 
 
 def run(arguments: argparse.Namespace, rest: list[str]) -> None:

@@ -111,6 +111,12 @@ def _add_out(parser: argparse.ArgumentParser, build: Build, *, required: bool = 
         metavar="KEY=VALUE",
         help="dask: scheduler=ADDRESS or its scheduler file (default: --workers here), retries=N (default: 3)",
     )
+    parser.add_argument(
+        "--encoding",
+        choices=("raw", "zlib", "zstd"),
+        default="zstd",
+        help="how rasters are stored (default: zstd; raw: no compression, fastest to read, largest)",
+    )
     parser.set_defaults(func=partial(_prepare, parser=parser, build=build))
 
 
@@ -131,7 +137,12 @@ def _prepare(
     check_out(arguments.out, overwrite=arguments.overwrite)
     try:
         prepared = prepare(
-            build(arguments), arguments.out, engine=engine, overwrite=arguments.overwrite, progress=True
+            build(arguments),
+            arguments.out,
+            engine=engine,
+            overwrite=arguments.overwrite,
+            encoding=arguments.encoding,
+            progress=True,
         )
     except KeyboardInterrupt:
         print("\ndis2: interrupted; run the same command again to go on", file=sys.stderr)

@@ -1,8 +1,7 @@
-"""Random training geometry and photometric noise, numpy only.
+"""Random training geometry, drawn once per tile and applied to every modality and to the label.
 
-A geometry is drawn once per tile and applied to every modality and to the label. Crops, flips and right-angle
-rotations are plain array views (``Window``); as soon as scale jitter or free rotation is on, everything
-happens in one resampling (``Affine``), so nothing is blurred twice.
+Crops, flips and right-angle rotations change no pixel value (``Window``); as soon as scale jitter or free
+rotation is on, everything happens in one resampling (``Affine``), so nothing is blurred twice.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ import math
 import numpy as np
 
 from dis2_jax.config import DataConfig
-from dis2_jax.data.normalize import statistics
-from dis2_jax.schema import IGNORE, Dis2Error, Modality
+from dis2_jax.data.resample import UNIT, Positions, Sampler, turned
+from dis2_jax.schema import Dis2Error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,14 +37,24 @@ class Window:
     turn: Turn = Turn()
 
     def image(self, x: np.ndarray) -> np.ndarray:
-        """Return the view ``[h, w, C]`` of a raster ``[H, W, C]``, in its dtype."""
+        """Return ``[h, w, C]`` of a raster ``[H, W, C]``, in its dtype; may be a view."""
         x = x[self.top : self.top + self.height, self.left : self.left + self.width]
-        x = x.swapaxes(0, 1) if self.turn.transpose else x
-        return x[:: -1 if self.turn.flip_rows else 1, :: -1 if self.turn.flip_cols else 1]
+        t = self.turn
+        return turned(x, transpose=t.transpose, flip_rows=t.flip_rows, flip_cols=t.flip_cols)
 
     def label(self, y: np.ndarray) -> np.ndarray:
-        """Return the view ``[h, w]`` of a label ``[H, W]``."""
+        """Return ``[h, w]`` of a label ``[H, W]``; may be a view."""
         return self.image(y)
+
+    @property
+    def positions(self) -> Positions:
+        """Where the output's pixels lie on the tile."""
+        rows = np.arange(self.top, self.top + self.height, dtype=np.int32) * np.int32(UNIT)
+        cols = np.arange(self.left, self.left + self.width, dtype=np.int32) * np.int32(UNIT)
+        flip_i, flip_j = (-1 if f else 1 for f in (self.turn.flip_rows, self.turn.flip_cols))
+        if self.turn.transpose:
+            return Positions(np.zeros_like(cols), rows[::flip_j], cols[::flip_i], np.zeros_like(rows))
+        return Positions(rows[::flip_i], np.zeros_like(cols), np.zeros_like(rows), cols[::flip_j])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,45 +71,23 @@ class Affine:
     matrix: tuple[tuple[float, float], tuple[float, float]]
 
     def image(self, x: np.ndarray) -> np.ndarray:
-        """Sample a raster ``[H, W, C]`` bilinearly: float32 ``[h, w, C]``; mirrored outside the tile."""
-        flat = x.reshape(-1, x.shape[-1])
-        out = np.zeros((self.size[0] * self.size[1], x.shape[-1]), np.float32)
-        for index, weight in self._corners:
-            # `take` with `clip` is twice as fast as indexing here; no index is outside.
-            corner = np.take(flat, index, axis=0, mode="clip").astype(np.float32)
-            corner *= weight[:, None]
-            out += corner
-        return out.reshape(*self.size, -1)
+        """Sample a raster ``[H, W, C]`` bilinearly: see ``Sampler.image``."""
+        return self._sampler.image(x)
 
     def label(self, y: np.ndarray) -> np.ndarray:
-        """Sample a label ``[H, W]`` at nearest pixels: ``[h, w]``, same dtype; outside the tile ignored."""
-        rows, cols = (np.floor(p + np.float32(0.5)).astype(np.int32) for p in self._points)
-        height, width = self.tile
-        inside = (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
-        index = rows.clip(0, height - 1) * width + cols.clip(0, width - 1)
-        return np.where(inside, y.reshape(-1)[index], y.dtype.type(IGNORE)).reshape(self.size)
+        """Sample a label uint8 ``[H, W]`` at nearest pixels: ``[h, w]``; outside the tile ignored."""
+        return self._sampler.label(y)
 
     @functools.cached_property
-    def _points(self) -> tuple[np.ndarray, np.ndarray]:
-        """Row and column in the tile of every output pixel, float32 ``[h * w]`` each."""
-        u, v = (np.arange(n, dtype=np.float32) - np.float32((n - 1) / 2) for n in self.size)
-        rows, cols = (
-            (np.float32(c) + np.float32(a) * u[:, None] + np.float32(b) * v[None, :]).reshape(-1)
-            for c, (a, b) in zip(self.centre, self.matrix, strict=True)
-        )
-        return rows, cols
+    def positions(self) -> Positions:
+        """Where the output's pixels lie on the tile."""
+        u, v = (np.arange(n) - (n - 1) / 2 for n in self.size)
+        (row, a, b), (col, c, d) = ((p, *m) for p, m in zip(self.centre, self.matrix, strict=True))
+        return Positions(*(_units(p) for p in (row + a * u, b * v, col + c * u, d * v)))
 
     @functools.cached_property
-    def _corners(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The four neighbours of every output pixel: flat tile index and weight, ``[h * w]`` each."""
-        (r0, r1, fr), (c0, c1, fc) = (_neighbours(p, n) for p, n in zip(self._points, self.tile, strict=True))
-        width = self.tile[1]
-        return [
-            (r0 * width + c0, (1 - fr) * (1 - fc)),
-            (r0 * width + c1, (1 - fr) * fc),
-            (r1 * width + c0, fr * (1 - fc)),
-            (r1 * width + c1, fr * fc),
-        ]
+    def _sampler(self) -> Sampler:
+        return Sampler(self.tile, self.positions)
 
 
 Geometry = Window | Affine
@@ -145,29 +132,6 @@ def draw_geometry(tile: tuple[int, int], data: DataConfig, rng: np.random.Genera
     return Window(top=top, left=left, height=height, width=width, turn=turn)
 
 
-def photometric(
-    x: np.ndarray, modality: Modality, strength: float, rng: np.random.Generator, *, dtype: np.dtype
-) -> np.ndarray:
-    """Change brightness, contrast and the channels' gains of an optical raster ``[H, W, C]``; float32.
-
-    In units of the modality's statistics, ``z = (x - mean) / std``: ``z * exp(s (u + v_c / 2)) + s (b + d_c /
-    2)`` with ``u``, ``b`` and per channel ``v_c``, ``d_c`` uniform in -1..1 and ``s = strength``. ``dtype``
-    is the stored one (resampling gives floats): values stay inside the range of a whole-number dtype, as a
-    sensor's do.
-    """
-    mean, std = statistics(modality)
-    u, b = rng.uniform(-1, 1, 2)
-    v, d = rng.uniform(-1, 1, (2, modality.channels))
-    gain = np.exp(strength * (u + v / 2)).astype(np.float32)
-    offset = (mean * (1 - gain) + strength * (b + d / 2) * std).astype(np.float32)
-    out = x * gain
-    out += offset
-    if np.issubdtype(dtype, np.integer):
-        limits = np.iinfo(dtype)
-        np.clip(out, limits.min, limits.max, out=out)
-    return out
-
-
 def _draw_turn(data: DataConfig, rng: np.random.Generator, *, quarter: bool) -> Turn:
     """Quarter turns first, then flips. ``quarter`` False: only half turns fit."""
     turns = int(rng.integers(4)) if data.rotate90 else 0
@@ -196,13 +160,5 @@ def _draw_affine(
     return Affine(tile=tile, size=size, centre=(float(centre[0]), float(centre[1])), matrix=((a, b), (c, d)))
 
 
-def _neighbours(p: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Lower and upper neighbour (int32), weight of the upper one, after mirroring at the outermost pixels."""
-    last = n - 1
-    if last == 0:
-        zero = np.zeros(p.shape, np.int32)
-        return zero, zero, np.zeros(p.shape, np.float32)
-    if p.min() < 0 or p.max() > last:
-        p = last - np.abs(np.mod(p, np.float32(2 * last)) - last)
-    low = np.minimum(np.floor(p).astype(np.int32), last - 1)
-    return low, low + 1, p - low.astype(np.float32)
+def _units(p: np.ndarray) -> np.ndarray:
+    return np.rint(p * UNIT).astype(np.int32)

@@ -28,7 +28,7 @@ class Batch(TypedDict):
 
 
 class Rows(Batch):
-    """A batch, or one row of it without the batch axis, on its way through the pipeline.
+    """A batch on its way through the pipeline.
 
     ``skipped``: bytes ``[B]``, what was wrong with the tile that should have stood there; empty: nothing.
     """

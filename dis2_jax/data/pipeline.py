@@ -25,7 +25,7 @@ from dis2_jax.data.augment import crop_size
 from dis2_jax.data.batch import Batch
 from dis2_jax.data.normalize import statistics
 from dis2_jax.data.opening import open_tiles
-from dis2_jax.data.samples import EvalSample, TrainSample, stack_rows
+from dis2_jax.data.samples import EvalBatch, TrainBatch, seeded
 from dis2_jax.data.skips import SkipCount
 from dis2_jax.data.stream import TrainStream, read_options
 from dis2_jax.data.tileset import Draws
@@ -66,7 +66,9 @@ def open_train_stream(
     crop_size(data, card.tile)
     _check_statistics(card, data)
     numbers = draw_order(source.draws, seed=seed, samples=data.samples_per_epoch)
-    batches = numbers.random_map(TrainSample(source, card, data)).batch(local, drop_remainder=True)
+    batches = numbers.random_map(seeded).batch(
+        local, drop_remainder=True, batch_fn=TrainBatch(source, card, data)
+    )
     epoch = data.samples_per_epoch or sum(d.count for d in source.draws)
     return TrainStream(
         batches[position * process_count + process_index :: process_count],
@@ -119,8 +121,9 @@ def eval_batches(
     if order is not None and sorted(order) != list(range(len(source))):
         raise Dis2Error(f"eval_batches: order must name each of the {len(source)} records once")
     rows = -(-len(source) // batch_size) * batch_size
-    tiles = grain.MapDataset.range(rows).map(EvalSample(source, card, data, order))
-    batches = tiles.batch(local, drop_remainder=True)[process_index::process_count]
+    batches = grain.MapDataset.range(rows).batch(
+        local, drop_remainder=True, batch_fn=EvalBatch(source, card, data, order)
+    )[process_index::process_count]
     return _drain(batches.to_iter_dataset(read_options()), SkipCount(data.max_skips))
 
 
@@ -134,8 +137,7 @@ def load_batch(
     for i in indices:
         if not 0 <= i < len(source):
             raise Dis2Error(f"{dataset_dir}: split {split!r} has tiles 0..{len(source) - 1}, not {i}")
-    sample = EvalSample(source, card, data)
-    return SkipCount(data.max_skips).take(stack_rows([sample(i) for i in indices]))
+    return SkipCount(data.max_skips).take(EvalBatch(source, card, data)(indices))
 
 
 def _local_batch(batch_size: int, process_index: int, process_count: int, *, key: str) -> int:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
+from dis2_jax.data.builders.features import DEFAULT_ENCODING, Encoding
 from dis2_jax.data.builders.scene_jobs import SceneDataset
 from dis2_jax.data.preparing.engines import Engine, InProcess, WorkerDied
 from dis2_jax.data.preparing.finish import Split, check_splits, look_at_some, named_inputs, write_metadata
@@ -51,9 +52,10 @@ def prepare(
     engine: Engine | None = None,
     overwrite: bool = False,
     shard_bytes: int = SHARD_BYTES,
+    encoding: Encoding = DEFAULT_ENCODING,
     progress: bool = False,
 ) -> Prepared:
-    """Write all tiles of all jobs to the folder ``out``, which is whole or not there.
+    """Write all tiles of all jobs to the folder ``out``, which is whole or not there; rasters in ``encoding``.
 
     Unfinished work lies beside it in ``.NAME.partial``; the same call goes on from there after a kill, a full disk
     or a faulty input, with any ``engine`` (default: this process) and any number of workers, to the same bytes.
@@ -63,7 +65,7 @@ def prepare(
     out = Path(out).absolute()
     check_out(out, overwrite=overwrite)
     folder = out.with_name(f".{out.name}.partial")
-    work = Work.of(dataset, folder)
+    work = Work.of(dataset, folder, encoding=encoding)
     with _unfinished(work):
         clear_leftovers(out)
         found = find_finished(work)
@@ -160,7 +162,7 @@ def _join(
         bar = tqdm(results, total=len(plans), desc="    shards", unit="shard", disable=not progress)
         shards = list(bar)
     with disk_faults(work.folder):
-        card = write_metadata(spec, splits, inputs, shards, folder)
+        card = write_metadata(spec, work.encoding, splits, inputs, shards, folder)
     look_at_some(folder, card)
     return card
 

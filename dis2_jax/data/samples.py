@@ -1,41 +1,89 @@
-"""One stored tile -> one row of a batch: geometry, noise, normalisation, padding."""
+"""Stored tiles -> batches: geometry, noise, normalisation, padding. A batch is allocated once and filled row by row."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from dis2_jax.config import DataConfig
-from dis2_jax.data.augment import Geometry, Window, draw_geometry, photometric
+from dis2_jax.data.augment import Geometry, Window, crop_size, draw_geometry
 from dis2_jax.data.batch import Batch, Rows
-from dis2_jax.data.normalize import normalize
-from dis2_jax.data.skips import fault_text, read_draw, read_record, without_texts
+from dis2_jax.data.network_input import write_input
+from dis2_jax.data.skips import no_faults, put_fault, read_draw, read_record, without_texts
 from dis2_jax.data.tileset import StoredTile, TileSet
+from dis2_jax.data.tone import Tone, draw_tone
 from dis2_jax.schema import IGNORE, DatasetCard
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainSample:
-    """Draw number -> augmented, normalised tile; everything random comes from the draw's own ``rng``."""
+class Draw:
+    """A draw number, and the seed of everything random about its sample."""
+
+    number: int
+    seed: int
+
+
+def seeded(number: int, rng: np.random.Generator) -> Draw:
+    """Fix what is random of a draw before it meets others in a batch; for Grain's ``random_map``."""
+    return Draw(int(number), int(rng.integers(2**63)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """What was drawn for one sample: its place on the tile, and the tones of its optical modalities."""
+
+    geometry: Geometry
+    tones: Mapping[str, Tone]
+
+
+def draw_augmentation(
+    tile: StoredTile, card: DatasetCard, data: DataConfig, rng: np.random.Generator
+) -> Augmentation:
+    """Draw how a training sample is made of ``tile``."""
+    geometry = draw_geometry(card.tile, data, rng)
+    tones = {
+        m.name: draw_tone(m, data.photometric, rng, dtype=tile["image"][m.name].dtype)
+        for m, there in zip(card.modalities, tile["available"], strict=True)
+        if there and data.photometric and m.kind == "optical"
+    }
+    return Augmentation(geometry, tones)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainBatch:
+    """Draws -> a batch of augmented, normalised tiles."""
 
     source: TileSet
     card: DatasetCard
     data: DataConfig
 
-    def __call__(self, number: int, rng: np.random.Generator) -> Rows:
-        """Return one row: arrays without the batch axis."""
-        tile, fault = read_draw(self.source, number, rng, self.data)
-        geometry = draw_geometry(self.card.tile, self.data, rng)
-        return _row(_sample(tile, self.card, self.data, geometry, rng), fault)
+    def __call__(self, draws: Sequence[Draw]) -> Rows:
+        """Return the rows in the order of the draws."""
+        rows = self.empty(len(draws))
+        for i, draw in enumerate(draws):
+            rng = np.random.default_rng(draw.seed)
+            tile, fault = read_draw(self.source, draw.number, rng, self.data)
+            put_fault(rows, i, fault)
+            self.put(rows, i, tile, rng)
+        return rows
+
+    def empty(self, count: int) -> Rows:
+        """Return a batch of padding rows."""
+        return empty_rows(count, self.card, size=crop_size(self.data, self.card.tile))
+
+    def put(self, rows: Rows, i: int, tile: StoredTile, rng: np.random.Generator) -> None:
+        """Make row ``i`` a sample of ``tile``."""
+        put_tile(rows, i, tile, self.card, self.data, draw_augmentation(tile, self.card, self.data, rng))
 
 
 @dataclasses.dataclass(frozen=True)
-class EvalSample:
-    """Row number -> whole normalised tile; rows behind the last tile, or of a skipped one, are padding.
+class EvalBatch:
+    """Row numbers -> a batch of whole normalised tiles.
 
-    ``order`` gives the record number of each row; None: as they are stored.
+    Rows behind the last tile, or of a skipped one, are padding. ``order`` gives the record number of each row;
+    None: as they are stored.
     """
 
     source: TileSet
@@ -43,76 +91,62 @@ class EvalSample:
     data: DataConfig
     order: Sequence[int] | None = None
 
-    def __call__(self, row: int) -> Rows:
-        """Return one row: arrays without the batch axis."""
-        if row >= len(self.source):
-            return _row(_padding(self.card), "")
-        tile, fault = read_record(self.source, row if self.order is None else self.order[row], self.data)
-        return _row(_padding(self.card) if tile is None else _whole(tile, self.card, self.data), fault)
+    def __call__(self, numbers: Sequence[int]) -> Rows:
+        """Return the rows in the order of the numbers."""
+        rows = empty_rows(len(numbers), self.card, size=self.card.tile)
+        for i, row in enumerate(numbers):
+            if row >= len(self.source):
+                continue
+            record = int(row) if self.order is None else self.order[row]
+            tile, fault = read_record(self.source, record, self.data)
+            put_fault(rows, i, fault)
+            if tile is not None:
+                put_tile(rows, i, tile, self.card, self.data, whole(self.card))
+        return rows
 
 
 def stack_tiles(tiles: Sequence[StoredTile], card: DatasetCard, data: DataConfig, *, size: int) -> Batch:
     """Normalise whole tiles as evaluation does, and fill up with padding rows to ``size``."""
-    rows = [_row(_whole(t, card, data), "") for t in tiles]
-    return without_texts(stack_rows(rows + [_row(_padding(card), "")] * (size - len(rows))))
+    rows = empty_rows(size, card, size=card.tile)
+    for i, tile in enumerate(tiles):
+        put_tile(rows, i, tile, card, data, whole(card))
+    return without_texts(rows)
 
 
-def stack_rows(rows: Sequence[Rows]) -> Rows:
-    """Put rows together as Grain's ``batch`` does."""
+def whole(card: DatasetCard) -> Augmentation:
+    """All of a tile, as it is."""
+    return Augmentation(Window(top=0, left=0, height=card.tile[0], width=card.tile[1]), {})
+
+
+def empty_rows(count: int, card: DatasetCard, *, size: tuple[int, int]) -> Rows:
+    """Return ``count`` padding rows of ``size`` = (height, width)."""
     return Rows(
-        image={n: np.stack([r["image"][n] for r in rows]) for n in rows[0]["image"]},
-        label=np.stack([r["label"] for r in rows]),
-        available=np.stack([r["available"] for r in rows]),
-        valid=np.stack([r["valid"] for r in rows]),
-        index=np.stack([r["index"] for r in rows]),
-        skipped=np.stack([r["skipped"] for r in rows]),
+        image={m.name: np.zeros((count, *size, m.channels), np.float32) for m in card.modalities},
+        label=np.full((count, *size), IGNORE, np.int32),
+        available=np.zeros((count, len(card.modalities)), bool),
+        valid=np.zeros(count, bool),
+        index=np.full(count, -1, np.int32),
+        skipped=no_faults(count),
     )
 
 
-def _whole(tile: StoredTile, card: DatasetCard, data: DataConfig) -> Batch:
-    height, width = card.tile
-    return _sample(tile, card, data, Window(top=0, left=0, height=height, width=width), rng=None)
-
-
-def _row(row: Batch, fault: str) -> Rows:
-    return Rows(**row, skipped=fault_text(fault))
-
-
-def _sample(
+def put_tile(
+    rows: Rows,
+    i: int,
     tile: StoredTile,
     card: DatasetCard,
     data: DataConfig,
-    geometry: Geometry,
-    rng: np.random.Generator | None,
-) -> Batch:
-    """Make one row of a batch. Photometric noise only with ``rng``. Filler is never looked at."""
-    label = geometry.label(tile["label"]).astype(np.int32)
-    if not tile["available"].any():
-        label = np.full_like(label, IGNORE)
-    image: dict[str, np.ndarray] = {}
+    augmentation: Augmentation,
+) -> None:
+    """Make padding row ``i`` a sample of ``tile``. Filler of absent modalities is never looked at."""
+    geometry = augmentation.geometry
+    if tile["available"].any():
+        rows["label"][i] = geometry.label(tile["label"])
     for m, there in zip(card.modalities, tile["available"], strict=True):
-        if not there:
-            image[m.name] = np.zeros((*label.shape, m.channels), np.float32)
-            continue
-        stored = tile["image"][m.name]
-        x = geometry.image(stored)
-        if rng is not None and data.photometric and m.kind == "optical":
-            x = photometric(x, m, data.photometric, rng, dtype=stored.dtype)
-        image[m.name] = normalize(x, m, data.normalize)
-    return Batch(
-        image=image,
-        label=label,
-        available=tile["available"],
-        valid=np.bool_(True),  # type: ignore[typeddict-item]  # a row: the batch axis comes later
-        index=np.int32(tile["index"]),  # type: ignore[typeddict-item]
-    )
-
-
-def _padding(card: DatasetCard) -> Batch:
-    return Batch(
-        image={m.name: np.zeros((*card.tile, m.channels), np.float32) for m in card.modalities},
-        label=np.full(card.tile, IGNORE, np.int32),
-        available=np.zeros(len(card.modalities), bool),
-        valid=np.bool_(False),  # type: ignore[typeddict-item]
-        index=np.int32(-1),  # type: ignore[typeddict-item]
-    )
+        if there:
+            x = geometry.image(tile["image"][m.name])
+            tone = augmentation.tones.get(m.name)
+            write_input(x, m, data.normalize, rows["image"][m.name][i], tone=tone)
+    rows["available"][i] = tile["available"]
+    rows["valid"][i] = True
+    rows["index"][i] = tile["index"]

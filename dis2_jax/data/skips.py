@@ -53,9 +53,14 @@ def read_record(source: TileSet, record: int, data: DataConfig) -> tuple[StoredT
         return None, str(e)
 
 
-def fault_text(fault: str) -> np.ndarray:
-    """Put the text into an array that can be batched and sent between processes."""
-    return np.array(fault.encode()[: _TEXT.itemsize], _TEXT)
+def no_faults(count: int) -> np.ndarray:
+    """Return what ``Rows`` hold of ``count`` tiles that could all be read."""
+    return np.zeros(count, _TEXT)
+
+
+def put_fault(rows: Rows, i: int, fault: str) -> None:
+    """Note what was wrong with the tile of row ``i``, in an array that can be sent between processes."""
+    rows["skipped"][i] = fault.encode()[: _TEXT.itemsize]
 
 
 class SkipCount:

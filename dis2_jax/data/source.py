@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,21 @@ class TileSource:
         return f"TileSource({str(self.dir)!r}, {self.split!r})"
 
     def __getitem__(self, index: int) -> StoredTile:
+        return self.decode(index, self.read(index))
+
+    def read(self, index: int) -> bytes:
+        """Return a record as it is stored."""
+        shard, row = self._locate(index)
+        with self._naming(index):
+            data: bytes = self._reader(shard).read([row])[0]
+        return data
+
+    def decode(self, index: int, data: bytes) -> StoredTile:
+        """Make the tile of what ``read`` returned."""
         import tensorflow_datasets as tfds
 
         skipped = {n: tfds.decode.SkipDecoding() for n in self._skipped}
-        record = self._read(index, {"image": skipped} if skipped else None)
+        record = self._decode(index, data, {"image": skipped} if skipped else None)
         label = record["label"]
         if ((label >= len(self.card.legend)) & (label != IGNORE)).any():
             shard, row = self._locate(index)
@@ -97,7 +109,7 @@ class TileSource:
 
         skip = tfds.decode.SkipDecoding()
         rasters = {"image": {n: skip for n in self._stored_names}, "label": skip}
-        return bytes(self._read(index, rasters)["tile_id"]).decode()
+        return bytes(self._decode(index, self.read(index), rasters)["tile_id"]).decode()
 
     def __getstate__(self) -> dict[str, Any]:
         # Readers hold file handles, TFDS features are rebuilt from the folder: neither travels to a worker.
@@ -120,16 +132,21 @@ class TileSource:
         shard = bisect.bisect_right(self._ends, index)
         return shard, index - (self._ends[shard] - self._lengths[shard])
 
-    def _read(self, index: int, decoders: dict[str, Any] | None) -> dict[str, Any]:
-        shard, row = self._locate(index)
-        try:
-            data = self._reader(shard).read([row])[0]
+    def _decode(self, index: int, data: bytes, decoders: dict[str, Any] | None) -> dict[str, Any]:
+        with self._naming(index):
             record: dict[str, Any] = self._features.deserialize_example_np(data, decoders=decoders)
+        return record
+
+    @contextlib.contextmanager
+    def _naming(self, index: int) -> Iterator[None]:
+        """Say which record it was that could not be read."""
+        try:
+            yield
         except Dis2Error:
             raise
-        except Exception as e:  # array_record, protobuf and zlib each raise their own kinds
+        except Exception as e:  # array_record, protobuf, zstandard and zlib each raise their own kinds
+            shard, row = self._locate(index)
             raise Dis2Error(f"{self._paths[shard]}: record {row} is corrupt ({_line(e)}): {_WAY_OUT}") from e
-        return record
 
     def _reader(self, shard: int) -> Any:
         with self._lock:

@@ -112,9 +112,14 @@ def evaluate_split(
     what = (model, variables, dataset_dir, card, data)
     options: dict[str, Any] = {"split": split, "batch_size": batch_size, "mesh": mesh, "on_batch": on_batch}
     for batch, counts in predict_split(rows, *what, outputs="tally", **options):
-        total.add(counts, records=_everywhere(batch["index"]), valid=_everywhere(batch["valid"]))
+        rows_read = everywhere({"index": batch["index"], "valid": batch["valid"]}, mesh)
+        total.add(counts, records=rows_read["index"], valid=rows_read["valid"])
     evaluation = Evaluation(
-        dataset=card.name, split=split, classes=card.legend.names, scenarios=total.results()
+        dataset=card.name,
+        split=split,
+        classes=card.legend.names,
+        scenarios=total.results(),
+        unread=tuple(f"record {i}" for i in range(card.splits[split]) if i not in total.read),
     )
     return SplitScores(evaluation, total.tiles())
 
@@ -307,9 +312,12 @@ class _Total:
         self._confusion = {row.name: np.zeros((k, k), np.int64) for row in rows}
         self._reliability = {row.name: np.zeros((RELIABILITY_BINS, 3), np.int64) for row in rows}
         self._tiles: dict[str, list[tuple[int, np.ndarray]]] = {row.name: [] for row in rows}
+        self.read: set[int] = set()
+        """Records that were there."""
 
     def add(self, found: dict[str, Counts], *, records: np.ndarray, valid: np.ndarray) -> None:
         """Wait for one batch's results and add them; a lost pixel is an error, not a better score."""
+        self.read.update(records[valid].tolist())
         for name, counts in found.items():
             confusion = np.asarray(counts.confusion).astype(np.int64)
             check_lost(int(counts.pixels) - int(confusion.sum()), split=self._split, scenario=name)
@@ -358,11 +366,14 @@ def fetch(tree: Any) -> Any:
     )
 
 
-def _everywhere(rows: np.ndarray) -> np.ndarray:
-    """All hosts' rows of a batch."""
-    if jax.process_count() == 1:
+def everywhere(rows: Any, mesh: Mesh | None) -> Any:
+    """All hosts' rows of a batch, in the order of what ``fetch`` brings back of them. Every host must call this.
+
+    They take the way over the mesh, whose devices need not be sorted by host (on TPU they are not).
+    """
+    if mesh is None or jax.process_count() == 1:
         return rows
-    return np.asarray(multihost_utils.process_allgather(rows, tiled=True))
+    return fetch(put_batch(rows, mesh))
 
 
 def check_lost(pixels: int, *, split: str, scenario: str) -> None:

@@ -110,7 +110,7 @@ def counted_flops(
 ) -> float | None:
     """Floating-point operations of one step on one device, as XLA counts them; None where it does not tell.
 
-    Call it when the step has run with such arguments: the compiled program is at hand then.
+    Compiles the program, which a call with such arguments then finds (and the other way round).
     """
     lower = getattr(step, "lower", None)
     return None if lower is None else compiled_flops(lower(state, batch, scenarios).compile())

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from dis2_jax.data.builders.tiles import DatasetSpec
 
+Encoding = Literal["raw", "zlib", "zstd"]
+"""How the rasters of a record are stored. ``dis2 bench encodings`` compares them on a dataset's own tiles."""
 
-def record_features(spec: DatasetSpec) -> Any:
+ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
+DEFAULT_ENCODING: Encoding = "zstd"
+
+
+def record_features(spec: DatasetSpec, encoding: Encoding = DEFAULT_ENCODING) -> Any:
     """Return the ``tfds.features.FeaturesDict`` of one record.
 
     ``image/{modality}`` ``[H, W, C]`` in the stored dtype, ``label`` uint8 ``[H, W]``, ``available`` bool
-    ``[M]`` in the card's order, ``tile_id`` text. Rasters are zlib-compressed: TFDS's PNG codec would need
-    TensorFlow.
+    ``[M]`` in the card's order, ``tile_id`` text. Rasters are stored in ``encoding``, which ``features.json`` tells
+    to whoever reads them.
     """
     import tensorflow_datasets as tfds
 
     def raster(shape: tuple[int, ...], dtype: str) -> Any:
-        return tfds.features.Tensor(shape=shape, dtype=np.dtype(dtype), encoding="zlib")
+        return raster_feature(shape, dtype, encoding)
 
     image = {
         m.name: raster((*spec.tile, m.channels), dtype)
@@ -33,6 +39,18 @@ def record_features(spec: DatasetSpec) -> Any:
             "tile_id": tfds.features.Text(),
         }
     )
+
+
+def raster_feature(shape: tuple[int, ...], dtype: str, encoding: Encoding) -> Any:
+    """Return the TFDS feature of one raster."""
+    import tensorflow_datasets as tfds
+
+    from dis2_jax.data.zstd_tensor import ZstdTensor
+
+    if encoding == "zstd":
+        return ZstdTensor(shape=shape, dtype=np.dtype(dtype))
+    named = {"raw": "bytes", "zlib": "zlib"}[encoding]
+    return tfds.features.Tensor(shape=shape, dtype=np.dtype(dtype), encoding=named)
 
 
 def serialize(features: Any, example: dict[str, Any]) -> bytes:

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from dis2_jax.data.builders.features import DEFAULT_ENCODING, Encoding
 from dis2_jax.data.builders.scene_jobs import Job
 from dis2_jax.data.builders.tiles import DatasetSpec, Tile
 from dis2_jax.data.prepare import prepare
@@ -21,13 +22,14 @@ def write_dataset(
     *,
     overwrite: bool = False,
     shard_bytes: int = SHARD_BYTES,
+    encoding: Encoding = DEFAULT_ENCODING,
 ) -> DatasetCard:
     """Write all tiles of all splits, one at a time in their order, to the folder ``out`` and return its card.
 
     Raises what ``prepare`` raises.
     """
     dataset = _GivenTiles(spec, splits, uuid.uuid4().hex)
-    return prepare(dataset, out, overwrite=overwrite, shard_bytes=shard_bytes).card
+    return prepare(dataset, out, overwrite=overwrite, shard_bytes=shard_bytes, encoding=encoding).card
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dis2_jax.data.builders.features import record_features
+from dis2_jax.data.builders.features import Encoding, record_features
 from dis2_jax.data.builders.spec_card import spec_card
 from dis2_jax.data.builders.statistics import ChannelMoments
 from dis2_jax.data.builders.tiles import DatasetSpec
@@ -84,6 +84,7 @@ def named_inputs(summaries: Sequence[JobSummary], root: Path | None) -> dict[str
 
 def write_metadata(
     spec: DatasetSpec,
+    encoding: Encoding,
     splits: Mapping[str, Split],
     inputs: Mapping[str, str],
     shards: Sequence[Shard],
@@ -98,7 +99,7 @@ def write_metadata(
     card = _card(spec, splits, inputs)
     write_whole(folder / CARD_FILE, card.to_json())
     write_places({name: _places(split) for name, split in splits.items()}, folder)
-    _write_tfds_metadata(spec, splits, folder)
+    _write_tfds_metadata(spec, encoding, splits, folder)
     return card
 
 
@@ -134,7 +135,9 @@ def _card(spec: DatasetSpec, splits: Mapping[str, Split], inputs: Mapping[str, s
     )
 
 
-def _write_tfds_metadata(spec: DatasetSpec, splits: Mapping[str, Split], folder: Path) -> None:
+def _write_tfds_metadata(
+    spec: DatasetSpec, encoding: Encoding, splits: Mapping[str, Split], folder: Path
+) -> None:
     import tensorflow_datasets as tfds
 
     def split_info(name: str, split: Split) -> Any:
@@ -149,7 +152,7 @@ def _write_tfds_metadata(spec: DatasetSpec, splits: Mapping[str, Split], folder:
 
     tfds.folder_dataset.write_metadata(
         data_dir=str(folder),
-        features=record_features(spec),
+        features=record_features(spec, encoding),
         split_infos=[split_info(name, split) for name, split in splits.items()],
         description=spec.description or spec.name,
         check_data=False,

@@ -15,7 +15,7 @@ import numpy as np
 from dis2_jax.data.builders.features import record_features, serialize
 from dis2_jax.data.builders.scene_jobs import Dropped, Noted
 from dis2_jax.data.builders.statistics import ChannelMoments, class_counts
-from dis2_jax.data.builders.tiles import DatasetSpec, Tile, record
+from dis2_jax.data.builders.tiles import Tile, record
 from dis2_jax.data.preparing.inputs import InputFile, check_unchanged, look_at
 from dis2_jax.data.preparing.parts import JobSummary, RecordNote, digest
 from dis2_jax.data.preparing.work import Work
@@ -32,7 +32,7 @@ def run_job(work: Work, number: int) -> int:
     """
     job = work.jobs[number]
     inputs = {path: look_at(path, work.folder) for path in job.inputs}
-    maker = _PartMaker(work.dataset.spec, measured=job.split == "train")
+    maker = _PartMaker(work, measured=job.split == "train")
     with _unfinished(work, number) as path, path.open("wb") as f:
         for item in work.dataset.tiles(job):
             if isinstance(item, Tile):
@@ -94,9 +94,9 @@ def _to_disk(f: IO[bytes]) -> None:
 class _PartMaker:
     """Checks, serialises and measures the tiles of a job as they come."""
 
-    def __init__(self, spec: DatasetSpec, *, measured: bool) -> None:
-        self._spec = spec
-        self._features: Any = record_features(spec)
+    def __init__(self, work: Work, *, measured: bool) -> None:
+        self._spec = spec = work.dataset.spec
+        self._features: Any = record_features(spec, work.encoding)
         self._records: dict[str, RecordNote] = {}
         self._class_pixels = np.zeros(len(spec.legend) + 1, np.int64)
         self._moments = {m.name: ChannelMoments(m.channels) for m in spec.modalities} if measured else {}

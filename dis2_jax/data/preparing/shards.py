@@ -92,7 +92,8 @@ class WriteShard:
         digests: list[str] = []
         path = self.folder / plan.name
         with disk_faults(self.work.folder):
-            writer: Any = ArrayRecordWriter(str(path), "group_size:1")
+            # Left to itself it compresses a second time, which only costs time when reading.
+            writer: Any = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
             try:
                 for data, wanted in self._records(plan.slices):
                     writer.write(data)
