@@ -17,9 +17,9 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from dis2_jax.config import Config
 from dis2_jax.models.layout import active
-from dis2_jax.schema import ClassLegend, DatasetCard, Dis2Error, Modality
+from dis2_jax.schema import ClassLegend, DatasetCard, Dis2Error, Modality, Scenario
 from dis2_jax.sharding.mesh import check_batch_size, put_batch
-from dis2_jax.sharding.placement import make_placement
+from dis2_jax.sharding.placement import Placement, make_placement
 from dis2_jax.training.optimizer import make_optimizer
 from dis2_jax.training.state import TrainState, build_model, create_state
 from dis2_jax.training.step import compiled_flops, make_train_step, scenarios_at
@@ -80,21 +80,29 @@ class StepBench:
         return [f"{name:8} {text}" for name, text in rows]
 
 
-def bench_step(
-    config: Config, card: DatasetCard, *, tile: tuple[int, int], batch: int, steps: int
-) -> StepBench:
-    """Compile and run the training step of ``config`` on random tiles, spread as ``config.sharding`` says.
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A compiled step and what it takes: ``compiled(state, data)``."""
+
+    compiled: Any
+    state: TrainState
+    data: Any
+    scenarios: tuple[Scenario, ...]
+    placement: Placement
+    compile_seconds: float
+
+
+def prepare_step(config: Config, card: DatasetCard, *, tile: tuple[int, int], batch: int) -> Prepared:
+    """Compile the training step of ``config`` for random tiles, spread as ``config.sharding`` says.
 
     Raises ``Dis2Error`` for sizes that the model or the devices cannot take.
     """
-    if steps < 1 or batch < 1:
-        raise Dis2Error(f"bench: steps = {steps}, batch = {batch}: both must be at least 1")
     if config.model.dtype == "float64" and jax.dtypes.canonicalize_dtype(np.float64) != np.float64:
         raise Dis2Error("bench: float64 needs x64: set JAX_ENABLE_X64=1")
     placement = make_placement(config.sharding)
     mesh = placement.mesh
     check_batch_size(batch, mesh)
-    model = build_model(config.model, card, tile=tile)
+    model = build_model(config.model, card, tile=tile, remat=config.sharding.remat)
     optimizer = make_optimizer(config.optimizer, steps=config.train.steps)
     scenarios = scenarios_at(0, config.train, model.scenarios[1:])
     ema, accumulate = config.optimizer.ema > 0, config.optimizer.accumulate > 1
@@ -109,23 +117,36 @@ def bench_step(
             state = init()
         data = put_batch(random_batch(card, tile=tile, batch=batch), mesh)
         step: Any = make_train_step(model, optimizer, config, steps_per_epoch=max(config.train.steps, 1))
-        compiled, compile_seconds = _compile(step, state, data, scenarios)
-        milliseconds, state = _time(compiled, state, data, steps=steps)
+        compiled, seconds = _compile(step, state, data, scenarios)
+    return Prepared(compiled, state, data, scenarios, placement, seconds)
+
+
+def bench_step(
+    config: Config, card: DatasetCard, *, tile: tuple[int, int], batch: int, steps: int
+) -> StepBench:
+    """Compile and run the training step of ``config`` on random tiles, spread as ``config.sharding`` says.
+
+    Raises ``Dis2Error`` for sizes that the model or the devices cannot take.
+    """
+    if steps < 1 or batch < 1:
+        raise Dis2Error(f"bench: steps = {steps}, batch = {batch}: both must be at least 1")
+    prepared = prepare_step(config, card, tile=tile, batch=batch)
+    milliseconds, state = time_step(prepared, steps=steps)
     memory, source = peak_memory()
     median = statistics.median(milliseconds)
     return StepBench(
         device=jax.devices()[0].device_kind,
-        devices=mesh.size,
+        devices=prepared.placement.mesh.size,
         jax_version=jax.__version__,
         modalities={m.name: m.channels for m in card.modalities},
         classes=len(card.legend),
-        scenarios=tuple(str(s) for s in scenarios),
+        scenarios=tuple(str(s) for s in prepared.scenarios),
         width=config.model.width,
         tile=tile,
         batch=batch,
         dtype=config.model.dtype,
         parameters=sum(x.size for x in jax.tree.leaves(state.params)),
-        compile_seconds=compile_seconds,
+        compile_seconds=prepared.compile_seconds,
         steps=steps,
         step_ms=median,
         step_ms_min=min(milliseconds),
@@ -133,8 +154,8 @@ def bench_step(
         tiles_per_second=1000 * batch / median,
         peak_memory=memory,
         peak_memory_source=source,
-        temporaries=getattr(compiled.memory_analysis(), "temp_size_in_bytes", None),
-        flops=compiled_flops(compiled),
+        temporaries=getattr(prepared.compiled.memory_analysis(), "temp_size_in_bytes", None),
+        flops=compiled_flops(prepared.compiled),
     )
 
 
@@ -184,12 +205,12 @@ def _no_persistent_cache() -> Iterator[None]:
         compilation_cache.reset_cache()
 
 
-def _time(compiled: Any, state: Any, data: Any, *, steps: int) -> tuple[list[float], Any]:
-    """Milliseconds of each step, after two that warm up."""
-    milliseconds = []
+def time_step(prepared: Prepared, *, steps: int) -> tuple[list[float], Any]:
+    """Milliseconds of each step, after two that warm up, and the last state. Uses up ``prepared.state``."""
+    milliseconds, state = [], prepared.state
     for _ in range(steps + 2):
         start = time.perf_counter()
-        state, metrics = compiled(state, data)
+        state, metrics = prepared.compiled(state, prepared.data)
         jax.block_until_ready((state, metrics))
         milliseconds.append(1000 * (time.perf_counter() - start))
     return milliseconds[2:], state

@@ -161,9 +161,12 @@ class TrainConfig:
 class ShardingConfig:
     """How a run is spread over its devices; no number of the result depends on it."""
 
-    strategy: Literal["single", "dp", "zero1", "fsdp", "hsdp"] = "dp"
+    strategy: Literal["single", "dp", "zero1", "fsdp", "hsdp", "spatial", "class", "shard_map", "pmap"] = "dp"
     """`single`: one device; `dp`: tiles; `zero1`: tiles, and optimiser slots and averages; `fsdp`: parameters too;
-    `hsdp`: fsdp inside each slice or host, dp between them."""
+    `hsdp`: fsdp inside each slice or host, dp between them; `spatial`: rows of the tiles; `class`: the class maps.
+    These two also come on top of the others, as `axes`. `shard_map`, `pmap`: dp written out, to compare with."""
+    remat: Literal["none", "decoder", "branch", "full"] = "none"
+    """What is computed again for the gradient instead of kept: the classwise decoders, branches, every part."""
     axes: str = ""
     """Mesh axes and sizes such as `data:-1,fsdp:4`, -1 fills (data, fsdp, rows, classes); empty: the strategy's."""
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from dis2_jax.config import LossConfig
 from dis2_jax.models.dis2 import BranchOutput, DLKDOutput, StudentOutput
 from dis2_jax.models.layers import stat_dtype, upsample_bilinear
+from dis2_jax.models.layout import current
 from dis2_jax.schema import IGNORE, Scenario
 
 
@@ -30,6 +31,7 @@ class Target:
 
 def make_target(labels: jax.Array, num_classes: int, dtype: jnp.dtype) -> Target:
     """``labels`` ``[B, H, W]`` int, 255 = ignored."""
+    labels = current().activation(labels, "output")
     pixels = (labels != IGNORE).astype(dtype)
     return Target(jax.nn.one_hot(labels, num_classes, dtype=dtype) * pixels[..., None], pixels)
 
@@ -40,25 +42,27 @@ def cross_entropy(logits: jax.Array, target: Target, *, form: str) -> jax.Array:
     ``released``: weighted by 1 - the class's share of its sample, clipped log, mean over classes too;
     ``standard``: mean over pixels; ``balanced``: mean over pixels weighted by 1 - the class's share of the batch.
     """
-    count = jnp.maximum(target.pixels.sum(), 1.0)
+    total = current().total
+    count = jnp.maximum(total(target.pixels.sum()), 1.0)
     if form == "standard":
-        return -(target.one_hot * jax.nn.log_softmax(logits)).sum() / count
+        return -total((target.one_hot * jax.nn.log_softmax(logits)).sum()) / count
     if form == "balanced":
         # The small constant makes a batch of one class the plain mean, instead of 0 / 0.
-        rarity = 1 - target.one_hot.sum((0, 1, 2)) / count + 1e-6
+        rarity = 1 - total(target.one_hot.sum((0, 1, 2))) / count + 1e-6
         weight = target.one_hot * rarity
-        return -(weight * jax.nn.log_softmax(logits)).sum() / jnp.maximum(weight.sum(), 1e-6)
+        return -total((weight * jax.nn.log_softmax(logits)).sum()) / jnp.maximum(total(weight.sum()), 1e-6)
     share = target.one_hot.sum((1, 2)) / jnp.maximum(target.pixels.sum((1, 2)), 1.0)[:, None]
     log_p = jnp.log(jnp.clip(jax.nn.softmax(logits), 0.005, 1.0))
     weight = (1 - share)[:, None, None, :]
-    return -(weight * target.one_hot * log_p).sum() / (count * logits.shape[-1])
+    return -total((weight * target.one_hot * log_p).sum()) / (count * logits.shape[-1])
 
 
 def dice(logits: jax.Array, target: Target, *, form: str) -> jax.Array:
     """Scalar, sums over the global batch. ``released`` averages over all classes, ``present`` over those in it."""
+    total = current().total
     p = jax.nn.softmax(logits) * target.pixels[..., None]
-    overlap, true = (p * target.one_hot).sum((0, 1, 2)), target.one_hot.sum((0, 1, 2))
-    score = 2 * overlap / (p.sum((0, 1, 2)) + true + 1e-7)
+    overlap, true = total((p * target.one_hot).sum((0, 1, 2))), total(target.one_hot.sum((0, 1, 2)))
+    score = 2 * overlap / (total(p.sum((0, 1, 2))) + true + 1e-7)
     counted = (true > 0).astype(p.dtype) if form == "present" else jnp.ones_like(true)
     loss = 1 - (score * counted).sum() / jnp.maximum(counted.sum(), 1.0)
     return jnp.where(true.sum() > 0, loss, 0.0)
@@ -66,7 +70,7 @@ def dice(logits: jax.Array, target: Target, *, form: str) -> jax.Array:
 
 def segmentation(logits: jax.Array, target: Target, config: LossConfig) -> jax.Array:
     """``seg(P)``: cross-entropy + Dice of ``[B, H, W, K]`` logits."""
-    logits = logits.astype(stat_dtype(logits.dtype))
+    logits = current().activation(logits, "output").astype(stat_dtype(logits.dtype))
     return cross_entropy(logits, target, form=config.cross_entropy) + dice(logits, target, form=config.dice)
 
 
@@ -74,7 +78,10 @@ def side_segmentation(side_logits: Sequence[jax.Array], target: Target, config: 
     """Sum of ``seg`` over the four side maps, enlarged to the labels' size before the softmax."""
     height = target.pixels.shape[1]
     return sum(
-        (segmentation(upsample_bilinear(x, height // x.shape[1]), target, config) for x in side_logits),
+        (
+            segmentation(upsample_bilinear(x, height // x.shape[1], name="output"), target, config)
+            for x in side_logits
+        ),
         start=jnp.zeros((), stat_dtype(side_logits[0].dtype)),
     )
 
@@ -225,4 +232,5 @@ def _log_softmax(logits: jax.Array, config: LossConfig) -> jax.Array:
 
 def _mean(values: jax.Array, counted: jax.Array) -> jax.Array:
     """Mean of ``values`` where ``counted`` is 1; 0 if it is nowhere."""
-    return (values * counted).sum() / jnp.maximum(counted.sum(), 1.0)
+    total = current().total
+    return total((values * counted).sum()) / jnp.maximum(total(counted.sum()), 1.0)

@@ -1,12 +1,14 @@
 """One strategy on eight virtual devices, in a process of its own: three steps, and where their state lay.
 
-``python sharding_case.py OUT STRATEGY [AXES]`` writes ``OUT/<name>.npz`` (values) and ``OUT/<name>.txt`` (specs).
+``python sharding_case.py OUT STRATEGY [AXES [REMAT [DROPOUT]]]`` writes ``OUT/<name>.npz`` (values), ``.txt``
+(specs) and ``.json`` (collectives and memory).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import os
 import subprocess
 import sys
@@ -41,12 +43,23 @@ CONFIG = Config(
 )
 
 
-def name_of(strategy: str, axes: str = "") -> str:
-    """File name of a case."""
-    return "-".join([strategy, *axes.replace(":", "").split(",")]).strip("-")
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What a process does."""
+
+    strategy: str
+    axes: str = ""
+    remat: str = "none"
+    dropout: float = 0.1
+
+    @property
+    def name(self) -> str:
+        """File name."""
+        remat = "" if self.remat == "none" else self.remat
+        return "-".join(filter(None, [self.strategy, *self.axes.replace(":", "").split(","), remat]))
 
 
-def run_case(out: Path, strategy: str, axes: str = "") -> None:
+def run_case(out: Path, case: Case) -> None:
     """Start the process and wait; its errors are the caller's."""
     environment = {
         **os.environ,
@@ -54,7 +67,7 @@ def run_case(out: Path, strategy: str, axes: str = "") -> None:
         "JAX_NUM_CPU_DEVICES": str(DEVICES),
         "JAX_ENABLE_X64": "1",
     }
-    command = [sys.executable, __file__, str(out), strategy, axes]
+    command = [sys.executable, __file__, str(out), *map(str, dataclasses.astuple(case))]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -81,7 +94,7 @@ def filled(shapes: Any) -> Any:
     g = np.random.default_rng(1)
 
     def value(path: Any, leaf: Any) -> np.ndarray:
-        if leaf.dtype != np.float32:
+        if not np.issubdtype(leaf.dtype, np.floating):
             return np.zeros(leaf.shape, leaf.dtype)
         name = jax.tree_util.keystr(path)
         if path[0].name in ("params", "ema"):
@@ -102,8 +115,17 @@ def named(tree: Any) -> dict[str, Any]:
     }
 
 
-def spec_text(state: Any, batch: Any, mesh: Any) -> str:
-    """The specs in force: what is split and how; what is not listed is whole on every device."""
+def spec_line(name: str, shape: tuple[int, ...], spec: Any) -> str:
+    """One array."""
+    dims = ["-" if d is None else d if isinstance(d, str) else " x ".join(d) for d in spec]
+    return f"  {name} {'x'.join(map(str, shape))}: {', '.join(dims) or 'whole'}"
+
+
+def spec_text(state: Any, batch: Any, mesh: Any, activations: dict[tuple[str, tuple[int, ...]], Any]) -> str:
+    """The specs in force: what is split and how; what is not listed is whole on every device.
+
+    Those of activations are what the step was constrained to when it was traced.
+    """
     lines = ["mesh " + ", ".join(f"{name} {size}" for name, size in mesh.shape.items())]
     for title, tree in (("batch", batch), ("state", state)):
         leaves = named(tree)
@@ -111,13 +133,16 @@ def spec_text(state: Any, batch: Any, mesh: Any) -> str:
         lines.append(f"{title}: {len(split)} of {len(leaves)} leaves are split")
         for key, leaf in split.items():
             assert leaf.sharding.mesh == mesh
-            dims = ", ".join("-" if d is None else str(d) for d in leaf.sharding.spec)
-            lines.append(f"  {key} {'x'.join(map(str, leaf.shape))}: {dims}")
+            lines.append(spec_line(key, leaf.shape, leaf.sharding.spec))
+    if activations:
+        lines.append("activations:")
+        lines += [spec_line(name, shape, spec) for (name, shape), spec in sorted(activations.items())]
     return "\n".join(lines) + "\n"
 
 
-def main(out: Path, strategy: str, axes: str) -> None:
+def main(out: Path, case: Case) -> None:
     """Take the steps, and write what came of them."""
+    from dis2_jax.sharding.collectives import parse_collectives
     from dis2_jax.sharding.mesh import put_batch
     from dis2_jax.sharding.placement import make_placement
     from dis2_jax.training.optimizer import make_optimizer
@@ -125,31 +150,59 @@ def main(out: Path, strategy: str, axes: str) -> None:
     from dis2_jax.training.step import make_train_step
 
     assert jax.device_count() == DEVICES
-    config = dataclasses.replace(CONFIG, sharding=ShardingConfig(strategy=strategy, axes=axes))
+    sharding: Any = {"strategy": case.strategy, "axes": case.axes, "remat": case.remat}
+    config = Config.from_dict(
+        CONFIG.to_dict()
+        | {"sharding": sharding, "model": {**CONFIG.to_dict()["model"], "dropout": case.dropout}}
+    )
     placement = make_placement(config.sharding)
-    model = build_model(config.model, CARD, tile=TILE)
+    model = build_model(config.model, CARD, tile=TILE, remat=config.sharding.remat)
     optimizer = make_optimizer(config.optimizer, steps=config.train.steps)
     create = functools.partial(create_state, model, optimizer, seed=0, ema=True, accumulate=True)
     shapes = jax.eval_shape(create)
     state = jax.device_put(filled(shapes), placement.shardings(shapes))
     step: Any = make_train_step(model, optimizer, config, steps_per_epoch=5)
     values: dict[str, Any] = {}
+    activations = record_activations()
+    compiled: Any = None
     with active(placement):
         for i, batch in enumerate(batches()):
             placed = put_batch(batch, placement.mesh)
-            state, metrics = step(state, placed, (Scenario(("rgb",)),))
+            compiled = compiled or step.lower(state, placed, (Scenario(("rgb",)),)).compile()
+            state, metrics = compiled(state, placed)
             values |= {f"step {i}: {k}": np.asarray(v) for k, v in metrics.items()}
             if i == 0:
                 values |= {
                     f"gradients/{k}": np.asarray(v) for k, v in named(state.accumulated.gradients).items()
                 }
     values |= {k: np.asarray(v) for k, v in named(state).items()}
-    if strategy == "fsdp" and not axes:
+    if case == Case("fsdp"):
         check_restored_elsewhere(out, state, placement)
         check_initialised_in_parts(shapes, placement, create)
-    name = name_of(strategy, axes)
-    np.savez(out / f"{name}.npz", **values)
-    (out / f"{name}.txt").write_text(spec_text(state, placed, placement.mesh))
+    np.savez(out / f"{case.name}.npz", **values)
+    (out / f"{case.name}.txt").write_text(spec_text(state, placed, placement.mesh, activations))
+    memory = compiled.memory_analysis()
+    found = {
+        "collectives": [dataclasses.asdict(c) for c in parse_collectives(compiled.as_text())],
+        "arguments": memory.argument_size_in_bytes,
+        "temporaries": memory.temp_size_in_bytes,
+    }
+    (out / f"{case.name}.json").write_text(json.dumps(found))
+
+
+def record_activations() -> dict[tuple[str, tuple[int, ...]], Any]:
+    """Specs by name and shape, from now on."""
+    from dis2_jax.sharding.partitioned import Placement
+
+    found: dict[tuple[str, tuple[int, ...]], Any] = {}
+    ask = Placement.activation_spec
+
+    def spy(self: Placement, name: str, shape: tuple[int, ...]) -> Any:
+        found[name, shape] = ask(self, name, shape)
+        return found[name, shape]
+
+    Placement.activation_spec = spy  # type: ignore[method-assign]
+    return found
 
 
 def check_restored_elsewhere(out: Path, state: Any, placement: Any) -> None:
@@ -187,4 +240,5 @@ def check_initialised_in_parts(shapes: Any, placement: Any, create: Any) -> None
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *sys.argv[2:])
+    strategy, axes, remat, dropout = sys.argv[2:]
+    main(Path(sys.argv[1]), Case(strategy, axes, remat, float(dropout)))

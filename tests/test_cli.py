@@ -40,6 +40,7 @@ COMMANDS = [
     ["bench"],
     ["bench", "step"],
     ["bench", "predict"],
+    ["bench", "sharding"],
     ["bench", "plan"],
     ["bench", "input"],
     ["bench", "encodings"],

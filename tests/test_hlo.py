@@ -79,6 +79,16 @@ def test_a_collective_inside_fusions_is_counted_once() -> None:
     assert (found.kind, found.size, found.groups) == ("all-reduce", 32, ((0, 1),))
 
 
+def test_collectives_of_a_shard_map_share_a_channel_and_all_count() -> None:
+    program = """ENTRY %main (a: f32[8]) -> f32[8] {
+  %a = f32[8]{0} parameter(0)
+  %one = f32[8]{0} collective-permute(%a), channel_id=1, source_target_pairs={{0,1}}
+  ROOT %two = f32[8]{0} collective-permute(%one), channel_id=1, source_target_pairs={{1,0}}
+}
+"""
+    assert [c.groups for c in parse_collectives(program)] == [((0, 1),), ((1, 0),)]
+
+
 def test_traffic_pads_to_tiles_and_leaves_on_chip_memory_out() -> None:
     traffic = measure_traffic(parse_module(PROGRAM))
     tile, kernel = 4096, 3 * 3 * 16 * 4 * 2

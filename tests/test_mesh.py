@@ -12,8 +12,10 @@ from jax.sharding import AbstractMesh
 from jax.sharding import PartitionSpec as P
 
 from dis2_jax.config import ShardingConfig
+from dis2_jax.models.layers import _interpolation_matrix
 from dis2_jax.schema import Dis2Error
 from dis2_jax.sharding.axes import TILE_AXES, parse_axes
+from dis2_jax.sharding.halo import row_blocks
 from dis2_jax.sharding.mesh import batch_sharding, check_batch_size, data_mesh, make_mesh, put_batch
 from dis2_jax.sharding.placement import make_placement
 from dis2_jax.sharding.rules import dims_spec, leaf_spec
@@ -69,6 +71,11 @@ def test_axes_that_do_not_fit_are_refused(text: str) -> None:
         parse_axes(text, devices=8)
 
 
+def test_written_out_data_parallel_has_one_axis() -> None:
+    with pytest.raises(Dis2Error, match="strategy shard_map has the axis data alone"):
+        make_placement(ShardingConfig("shard_map", axes="data:-1,rows:1"))
+
+
 def test_a_strategy_needs_its_axis() -> None:
     with pytest.raises(Dis2Error, match="strategy fsdp needs the axis fsdp"):
         make_placement(ShardingConfig("fsdp", axes="data:-1"))
@@ -93,6 +100,22 @@ def test_axes_that_a_mesh_lacks_or_that_do_not_divide_drop_out() -> None:
     assert dims_spec((8, 32, 4), dims, {"data": 2, "fsdp": 2, "rows": 4}) == P(("data", "fsdp"), "rows")
     assert dims_spec((8, 2, 4), dims, {"data": 2, "rows": 4}) == P("data")
     assert dims_spec((8, 2, 4), dims, {"classes": 8}) == P()
+    output = (TILE_AXES, ("rows", "classes"))
+    assert dims_spec((8, 2, 4), output, {"data": 8, "rows": 2, "classes": 4}) == P("data", "rows")
+
+
+@pytest.mark.parametrize(("size", "factor", "parts"), [(8, 2, 4), (4, 2, 4), (4, 16, 2), (6, 4, 3)])
+def test_blocks_of_an_enlargement_read_only_the_rows_next_door(size: int, factor: int, parts: int) -> None:
+    matrix = np.asarray(_interpolation_matrix(size, factor))
+    x = np.random.default_rng(0).standard_normal(size)
+    wide, own = np.pad(x, 1), size // parts
+    found = [b @ wide[i * own :][: own + 2] for i, b in enumerate(row_blocks(matrix, parts))]
+    np.testing.assert_allclose(np.concatenate(found), matrix @ x, rtol=1e-12)
+
+
+def test_a_matrix_that_reads_further_is_refused() -> None:
+    with pytest.raises(ValueError, match="beyond the next"):
+        row_blocks(np.ones((8, 4)), 4)
 
 
 @dataclasses.dataclass(frozen=True)

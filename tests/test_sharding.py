@@ -6,45 +6,88 @@ slots, half-accumulated gradients and running statistics.
 
 from __future__ import annotations
 
+import functools
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sharding_case import name_of, run_case
+from sharding_case import BATCH, CARD, TILE, Case, run_case
 
 SPECS = Path(__file__).parent / "sharding_specs"
 BOUND = {"rtol": 1e-9, "atol": 1e-12}
-"""Room for another order of the sums; found: 1.6e-11 |x| + 1.6e-14."""
+"""Room for another order of the sums."""
+LARGEST_PARAMETER = 8 * 4 * 4 * 32 * 64
+"""Bytes of an encoder's last kernel."""
+LOGITS = 8 * BATCH * TILE[0] * TILE[1] * len(CARD.legend)
+"""Of the whole batch."""
 
+slow = pytest.mark.sharding
 CASES = [
-    pytest.param("dp", ""),
-    pytest.param("zero1", ""),
-    pytest.param("fsdp", ""),
-    pytest.param("hsdp", "data:2,fsdp:4", marks=pytest.mark.sharding),
+    pytest.param(Case("dp")),
+    pytest.param(Case("zero1")),
+    pytest.param(Case("fsdp")),
+    pytest.param(Case("spatial", "data:4,rows:2")),
+    pytest.param(Case("hsdp", "data:2,fsdp:4"), marks=slow),
+    pytest.param(Case("class", "data:2,classes:4"), marks=slow),
+    pytest.param(Case("fsdp", "fsdp:4,classes:2"), marks=slow),
+    pytest.param(Case("dp", remat="decoder"), marks=slow),
+    pytest.param(Case("dp", remat="branch"), marks=slow),
+    pytest.param(Case("fsdp", remat="full"), marks=slow),
+    # Each device draws its own dropout there.
+    pytest.param(Case("shard_map", dropout=0.0), marks=slow),
+    pytest.param(Case("pmap", dropout=0.0), marks=slow),
 ]
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
-    """What one device finds."""
-    out = tmp_path_factory.mktemp("single")
-    run_case(out, "single")
-    with np.load(out / "single.npz") as found:
-        return dict(found)
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Callable[[float], dict[str, np.ndarray]]:
+    """What one device finds, by dropout rate."""
+
+    @functools.cache
+    def find(dropout: float) -> dict[str, np.ndarray]:
+        out = tmp_path_factory.mktemp("single")
+        case = Case("single", dropout=dropout)
+        run_case(out, case)
+        with np.load(out / f"{case.name}.npz") as found:
+            return dict(found)
+
+    return find
 
 
-@pytest.mark.parametrize(("strategy", "axes"), CASES)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_three_steps_equal_those_of_one_device(
-    reference: dict[str, np.ndarray], tmp_path: Path, strategy: str, axes: str
+    reference: Callable[[float], dict[str, np.ndarray]], tmp_path: Path, case: Case
 ) -> None:
-    run_case(tmp_path, strategy, axes)
-    name = name_of(strategy, axes)
-    with np.load(tmp_path / f"{name}.npz") as found:
-        assert set(found) == set(reference)
+    run_case(tmp_path, case)
+    expected = reference(case.dropout)
+    with np.load(tmp_path / f"{case.name}.npz") as found:
+        assert set(found) == set(expected)
         for key in found:
-            np.testing.assert_allclose(found[key], reference[key], err_msg=key, **BOUND)
-    check_text((tmp_path / f"{name}.txt").read_text(), SPECS / f"{name}.txt")
+            np.testing.assert_allclose(found[key], expected[key], err_msg=key, **BOUND)
+    check_traffic(json.loads((tmp_path / f"{case.name}.json").read_text())["collectives"], case)
+    if case.remat == "none":
+        check_text((tmp_path / f"{case.name}.txt").read_text(), SPECS / f"{case.name}.txt")
+
+
+def check_traffic(collectives: list[dict], case: Case) -> None:
+    """Nothing is gathered by accident."""
+    assert any(c["kind"] == "all-reduce" for c in collectives)
+    moved = [c for c in collectives if c["kind"] != "all-reduce"]
+    gathered = [c for c in moved if c["kind"] != "collective-permute"]
+    if case.strategy in ("dp", "shard_map", "pmap"):
+        assert not moved
+    elif case.strategy == "spatial":
+        # Level 4 alone, which every token looks at; convolutions and enlargements exchange rows.
+        assert all("fusion._attend" in c["op_name"] for c in gathered)
+        assert len(moved) > len(gathered)
+    elif "classes" in case.axes:
+        assert all(c["size"] <= max(LARGEST_PARAMETER, LOGITS) for c in gathered)
+    else:
+        assert moved == gathered
+        assert all(c["size"] <= LARGEST_PARAMETER for c in gathered)
 
 
 def check_text(found: str, path: Path) -> None:

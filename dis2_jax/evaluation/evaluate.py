@@ -21,7 +21,7 @@ from dis2_jax.evaluation.results import Evaluation, ScenarioKind, ScenarioResult
 from dis2_jax.evaluation.scoring.ruler import CONFIDENCE_ONE, calibration_of
 from dis2_jax.evaluation.scoring.tile_table import TileCounts
 from dis2_jax.models.dis2 import DIS2
-from dis2_jax.models.layout import place_parameters
+from dis2_jax.models.layout import current
 from dis2_jax.schema import IGNORE, DatasetCard, Dis2Error, Scenario
 from dis2_jax.sharding.mesh import put_batch, replicated, tile_shards
 
@@ -259,7 +259,7 @@ def count_confusion(
     below 2^31 pixels per batch, and over a mesh one small sum. Predictions that are not finite land in no
     column: the caller sees them as missing pixels.
     """
-    placed = {**variables, "params": place_parameters(variables["params"], model.dtype)}
+    placed = {**variables, "params": current().parameters(variables["params"], model.dtype)}
     probabilities: Any = model.apply(placed, images, scenario=branch, method="predict")
     finite = jnp.isfinite(probabilities).all(-1)
     predicted = jnp.where(finite, jnp.argmax(probabilities, axis=-1), -1)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from dis2_jax.models.fusion import Fused
 from dis2_jax.models.layers import PreNormConv, stat_dtype, upsample_bilinear
+from dis2_jax.models.layout import Activation, current
 
 ClassScale = Literal["sum", "mean"]
 
@@ -48,7 +49,7 @@ class ClasswiseAttention(nn.Module):
         score = score.astype(stat_dtype(score.dtype)).reshape(b, self.num_classes, h * w)
         attention = nn.softmax(score, axis=-1).reshape(b, self.num_classes, h, w)
         gain = attention * (h * w) if self.scale == "mean" else attention
-        maps = gain[..., None].astype(self.dtype) * f4[:, None]
+        maps = current().activation(gain[..., None].astype(self.dtype) * f4[:, None], "class_stack")
         return ClasswiseFeatures(maps=maps, attention=attention)
 
 
@@ -63,23 +64,26 @@ class ClasswiseDecoder(nn.Module):
     def __call__(self, classes: ClasswiseFeatures, fused: Fused, *, side: bool) -> Decoded:
         """``side=False`` leaves the side logits out (inference)."""
         k, w = self.num_classes, self.width
-        y = classes.maps.reshape(-1, *classes.maps.shape[2:])  # [B * K, h, w, d4]
+        y = current().fold(classes.maps)  # [B * K, h, w, d4]
         side_logits = [self._side(y, 4)] if side else []
         for level, out in ((3, 4 * w), (2, 2 * w), (1, w // 8)):
-            skip = jnp.repeat(fused.maps[level - 1], k, axis=0)
-            y = self._pn(skip.shape[-1], f"up{level}", upsample_bilinear(y, 2))
+            skip = _repeated(fused.maps[level - 1], k)
+            y = self._pn(skip.shape[-1], f"up{level}", upsample_bilinear(y, 2, name="class_map"))
             y = self._pn(out, f"join{level}", jnp.concatenate([skip, y], axis=-1))
             if side:
                 side_logits.append(self._side(y, level))
-        u = upsample_bilinear(y, 2)
-        u = u.reshape(-1, k, *u.shape[1:]).transpose(0, 2, 3, 1, 4)  # [B, H, W, K, w / 8]
-        p = self._pn(2 * w, "combine0", u.reshape(*u.shape[:3], -1))
-        p = self._pn(w, "combine1", p)
+        u = (
+            current().unfold(upsample_bilinear(y, 2, name="class_map"), k).transpose(0, 2, 3, 1, 4)
+        )  # [B, H, W, K, w / 8]
+        p = self._pn(
+            2 * w, "combine0", current().activation(u.reshape(*u.shape[:3], -1), "output"), kind="output"
+        )
+        p = self._pn(w, "combine1", p, kind="output")
         logits = nn.Conv(k, (1, 1), dtype=self.dtype, name="classify")(p)
         return Decoded(logits=logits, penultimate=p, side_logits=side_logits)
 
-    def _pn(self, features: int, name: str, x: jax.Array) -> jax.Array:
-        return PreNormConv(features, 3, "reflect", self.dtype, name=name)(x)
+    def _pn(self, features: int, name: str, x: jax.Array, kind: Activation = "class_map") -> jax.Array:
+        return PreNormConv(features, 3, "reflect", self.dtype, kind=kind, name=name)(x)
 
     def _side(self, y: jax.Array, level: int) -> jax.Array:
         """One 1x1 convolution per class to one channel: ``[B * K, h, w, d]`` -> ``[B, h, w, K]``."""
@@ -89,4 +93,11 @@ class ClasswiseDecoder(nn.Module):
         )
         bias = self.param(f"side{level}_bias", nn.initializers.zeros, (k,))
         y, kernel, bias = nn.dtypes.promote_dtype(y, kernel, bias, dtype=self.dtype)
-        return jnp.einsum("bkhwd,kd->bhwk", y.reshape(-1, k, *y.shape[1:]), kernel) + bias
+        return current().activation(
+            jnp.einsum("bkhwd,kd->bhwk", current().unfold(y, k), kernel) + bias, "output"
+        )
+
+
+def _repeated(x: jax.Array, classes: int) -> jax.Array:
+    """The same map for every class: ``[B, ...]`` -> ``[B * K, ...]``."""
+    return current().fold(jnp.broadcast_to(x[:, None], (x.shape[0], classes, *x.shape[1:])))

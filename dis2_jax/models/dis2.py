@@ -17,6 +17,9 @@ from dis2_jax.models.layers import AttentionPool, stat_dtype
 from dis2_jax.schema import Fill, Scenario
 
 Pool = Literal["attention", "mean"]
+Remat = Literal["none", "decoder", "branch", "full"]
+"""What a training step computes again for its gradient instead of keeping it: nothing; the classwise decoders; whole
+branches; all parts of the network, encoders and heads too."""
 
 
 @flax.struct.dataclass
@@ -75,6 +78,7 @@ class Branch(nn.Module):
     position: Position
     class_scale: ClassScale
     dtype: jnp.dtype
+    remat: Remat = "none"
 
     @nn.compact
     def __call__(
@@ -97,7 +101,8 @@ class Branch(nn.Module):
             fused.maps[3]
         )
         decoder = ClasswiseDecoder(self.num_classes, self.width, self.dtype, name="decoder")
-        decoded = decoder(classes, fused, side=side)
+        again = side and self.remat == "decoder"
+        decoded = run(decoder, lambda d, *given: d(*given, side=side), classes, fused, again=again)
         return BranchOutput(
             logits=decoded.logits,
             penultimate=decoded.penultimate,
@@ -144,6 +149,7 @@ class DIS2(nn.Module):
     class_scale: ClassScale = "sum"
     pool: Pool = "attention"
     dtype: jnp.dtype = jnp.float32
+    remat: Remat = "none"
 
     def setup(self) -> None:
         """Make the parts; a part costs nothing in a mode that does not call it."""
@@ -172,6 +178,7 @@ class DIS2(nn.Module):
             position=self.position,
             class_scale=self.class_scale,
             dtype=self.dtype,
+            remat=self.remat,
         )
 
     @property
@@ -227,13 +234,15 @@ class DIS2(nn.Module):
         there = None if available is None else available.astype(bool)
         count = self._counts(there)
         specific = {m: self._encode(m, images[m], train=train, weight=count([m])) for m in self.names}
-        unimodal = {m: self.head[m](specific[m], train=train, weight=count([m])) for m in self.names}
-        full = self.full([specific[m] for m in self.names], train=train, side=True, weight=count(self.names))
+        unimodal = {m: self._head(m, specific[m], train=train, weight=count([m])) for m in self.names}
+        full = self._teach(
+            self.full, [specific[m] for m in self.names], train=train, weight=count(self.names)
+        )
         outputs = {}
         for s in students:
             made = self._compensate(s, images, train=train, count=count)
-            branch = self.student[str(s)](
-                self._slots(s, specific, made), train=train, side=True, weight=count(s.available)
+            branch = self._teach(
+                self.student[str(s)], self._slots(s, specific, made), train=train, weight=count(s.available)
             )
             outputs[str(s)] = StudentOutput(
                 branch=branch,
@@ -283,7 +292,22 @@ class DIS2(nn.Module):
         return nn.softmax(logits.astype(stat_dtype(logits.dtype)), axis=-1)
 
     def _encode(self, name: str, x: jax.Array, *, train: bool, weight: jax.Array | None = None) -> Features:
-        return self.encoder[name](_hide(x, weight).astype(self.dtype), train=train, weight=weight)
+        return self._part(self.encoder[name], _hide(x, weight).astype(self.dtype), train=train, weight=weight)
+
+    def _head(self, name: str, e: Features, *, train: bool, weight: jax.Array | None) -> jax.Array:
+        return self._part(self.head[name], e, train=train, weight=weight)
+
+    def _part(self, part: nn.Module, x: Any, *, train: bool, weight: jax.Array | None) -> Any:
+        """Run an encoder or a head."""
+        again = train and self.remat == "full"
+        return run(part, lambda p, x, w: p(x, train=train, weight=w), x, weight, again=again)
+
+    def _teach(
+        self, branch: Branch, slots: list[Features], *, train: bool, weight: jax.Array | None
+    ) -> BranchOutput:
+        """Run a branch with its side logits."""
+        again = train and self.remat in ("branch", "full")
+        return run(branch, lambda b, x, w: b(x, train=train, side=True, weight=w), slots, weight, again=again)
 
     def _compensate(
         self, s: Scenario, images: Mapping[str, jax.Array], *, train: bool, count: Any
@@ -292,7 +316,7 @@ class DIS2(nn.Module):
         made = {}
         for pair in self.pairs([s.available]):
             x = _hide(images[pair.split("_to_")[0]], count(s.available)).astype(self.dtype)
-            made[pair] = self.compensation[pair](x, train=train, weight=count(s.available))
+            made[pair] = self._part(self.compensation[pair], x, train=train, weight=count(s.available))
         return made
 
     def _slots(
@@ -317,6 +341,11 @@ class DIS2(nn.Module):
             return jnp.stack([there[:, self.names.index(m)] for m in names]).all(0)
 
         return count
+
+
+def run(part: nn.Module, call: Any, *given: Any, again: bool) -> Any:
+    """``call(part, *given)``; with ``again`` only ``given`` is kept for the gradient, and the call repeated."""
+    return nn.remat(call)(part, *given) if again else call(part, *given)
 
 
 def _hide(x: jax.Array, weight: jax.Array | None) -> jax.Array:

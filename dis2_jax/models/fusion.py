@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from dis2_jax.models.encoders import Features
 from dis2_jax.models.layers import AttentionPool, BatchNorm, DownConv, PreNormConv, array_module
+from dis2_jax.models.layout import current
 
 Position = Literal["table", "sincos"]
 
@@ -67,12 +68,15 @@ class HierarchicalFusion(nn.Module):
         for name, x in zip(self.modalities, maps, strict=True):
             tokens.append(x.reshape(b, n, d) + self._positions(name, (h, w), d).astype(self.dtype))
         tokens.append(AttentionPool(d, self.dtype, name="pool3")(f3)[:, None])
-        x = jnp.concatenate(tokens, axis=1)
+        x = current().activation(jnp.concatenate(tokens, axis=1), "tokens")
         for i in range(self.depth):
             x = TransformerLayer(
                 self.heads, self.feed_forward, self.dropout, self.dtype, name=f"transformer{i}"
             )(x, train=train)
-        slots = [x[:, 1 + m * n : 1 + (m + 1) * n].reshape(b, h, w, d) for m in range(len(maps))]
+        slots = [
+            current().activation(x[:, 1 + m * n : 1 + (m + 1) * n].reshape(b, h, w, d), "map")
+            for m in range(len(maps))
+        ]
         deep = nn.Conv(d, (1, 1), dtype=self.dtype, name="unify")(jnp.concatenate(slots, axis=-1))
         return x[:, 0], deep
 
@@ -125,6 +129,7 @@ class TransformerLayer(nn.Module):
             broadcast_dropout=False,
             deterministic=not train,
             force_fp32_for_softmax=self.dtype == jnp.bfloat16,
+            attention_fn=_attend_by_heads,
             name="attention",
         )(x)
         x = self._norm("norm1")(x + drop(attended))
@@ -134,3 +139,9 @@ class TransformerLayer(nn.Module):
 
     def _norm(self, name: str) -> nn.LayerNorm:
         return nn.LayerNorm(1e-5, self.dtype, use_fast_variance=False, name=name)
+
+
+def _attend_by_heads(query: jax.Array, key: jax.Array, value: jax.Array, **options: Any) -> jax.Array:
+    """Flax's attention; the heads ``[B, N, heads, D]`` are independent of each other."""
+    query, key, value = (current().activation(x, "heads") for x in (query, key, value))
+    return nn.dot_product_attention(query, key, value, **options)

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dis2_jax.models.layout import Activation, Edges, current
+
 Padding = Literal["zeros", "reflect"]
 
 
@@ -35,15 +37,13 @@ class DownConv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """``H`` and ``W`` are even."""
-        b, h, w, c = x.shape
+        c = x.shape[-1]
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (4, 4, c, self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        x = x.reshape(b, h // 2 + 1, 2, w // 2 + 1, 2, c).transpose(0, 1, 3, 2, 4, 5)
-        x = x.reshape(b, h // 2 + 1, w // 2 + 1, 4 * c)
         kernel = kernel.reshape(2, 2, 2, 2, c, self.features).transpose(0, 2, 1, 3, 4, 5)
-        return _conv(x, kernel.reshape(2, 2, 4 * c, self.features)) + bias
+        kernel = kernel.reshape(2, 2, 4 * c, self.features)
+        return current().on_padded(_dense_halving, x, kernel, edges="constant", together=2) + bias
 
 
 class UpConv(nn.Module):
@@ -59,19 +59,31 @@ class UpConv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Any ``H`` and ``W``."""
-        b, h, w, c = x.shape
-        o = self.features
+        c, o = x.shape[-1], self.features
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (4, 4, c, o))
         bias = self.param("bias", nn.initializers.zeros, (o,))
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         # Phase 0 (even outputs) takes taps 3, 1 of inputs y-1, y; phase 1 takes taps 2, 0 of y, y+1.
         taps = kernel.reshape(2, 2, 2, 2, c, o)[::-1, ::-1, ::-1, ::-1]  # [a, 1-p, ...]: tap 2a + (1 - phase)
         taps = taps.transpose(0, 2, 4, 1, 3, 5).reshape(2, 2, c, 2, 2, o)
-        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        y = _conv(x, taps.reshape(2, 2, c, 4 * o)).reshape(b, h + 1, w + 1, 2, 2, o)
-        rows = jnp.stack([y[:, :h, :, 0], y[:, 1:, :, 1]], axis=2)  # [b, h, 2, w + 1, 2, o]
-        both = jnp.stack([rows[:, :, :, :w, 0], rows[:, :, :, 1:, 1]], axis=4)  # [b, h, 2, w, 2, o]
-        return both.reshape(b, 2 * h, 2 * w, o) + bias
+        return current().on_padded(_four_phases, x, taps.reshape(2, 2, c, 4 * o), edges="constant") + bias
+
+
+def _dense_halving(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Space to depth, and a convolution of the blocks; ``x`` is padded."""
+    b, h, w, c = x.shape
+    x = x.reshape(b, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 2, 4, 5)
+    return _conv(x.reshape(b, h // 2, w // 2, 4 * c), kernel)
+
+
+def _four_phases(x: jax.Array, taps: jax.Array) -> jax.Array:
+    """Convolve ``x``, which is padded, to four phases, and interleave them."""
+    b, h, w, _ = x.shape
+    h, w, o = h - 2, w - 2, taps.shape[-1] // 4
+    y = _conv(x, taps).reshape(b, h + 1, w + 1, 2, 2, o)
+    rows = jnp.stack([y[:, :h, :, 0], y[:, 1:, :, 1]], axis=2)  # [b, h, 2, w + 1, 2, o]
+    both = jnp.stack([rows[:, :, :, :w, 0], rows[:, :, :, 1:, 1]], axis=4)  # [b, h, 2, w, 2, o]
+    return both.reshape(b, 2 * h, 2 * w, o)
 
 
 def _conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -103,10 +115,11 @@ class BatchNorm(nn.Module):
         wide = x.astype(stat_dtype(x.dtype))
         if train:
             w = jnp.ones(x.shape[0], wide.dtype) if weight is None else weight.astype(wide.dtype)
-            n = w.sum() * (x.shape[1] * x.shape[2])
+            total = current().total
+            n = total(w.sum()) * (x.shape[1] * x.shape[2])
             w = w[:, None, None, None] / jnp.maximum(n, 1.0)
-            mean = (w * wide).sum((0, 1, 2))
-            var = (w * jnp.square(wide - mean)).sum((0, 1, 2))
+            mean = total((w * wide).sum((0, 1, 2)))
+            var = total((w * jnp.square(wide - mean)).sum((0, 1, 2)))
             if not self.is_initializing():
                 unbiased = var * n / jnp.maximum(n - 1.0, 1.0)
                 for running, batch in ((running_mean, mean), (running_var, unbiased)):
@@ -126,6 +139,7 @@ class PreNormConv(nn.Module):
     padding: Padding = "zeros"
     dtype: jnp.dtype = jnp.float32
     epsilon: float = 1e-5
+    kind: Activation = "map"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -134,11 +148,21 @@ class PreNormConv(nn.Module):
         mean = wide.mean((1, 2, 3), keepdims=True)
         var = jnp.square(wide - mean).mean((1, 2, 3), keepdims=True)
         x = leaky_relu((wide - mean) * jax.lax.rsqrt(var + self.epsilon)).astype(self.dtype)
-        if self.kernel_size > 1:
-            mode = "reflect" if self.padding == "reflect" else "constant"
-            x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode=mode)
-        size = (self.kernel_size, self.kernel_size)
-        return nn.Conv(self.features, size, padding="VALID", dtype=self.dtype, name="conv")(x)
+        return nn.Conv(
+            self.features,
+            (self.kernel_size, self.kernel_size),
+            padding="VALID",
+            dtype=self.dtype,
+            conv_general_dilated=self._padded_conv if self.kernel_size > 1 else None,
+            name="conv",
+        )(x)
+
+    def _padded_conv(self, x: jax.Array, kernel: jax.Array, *settings: Any, **options: Any) -> jax.Array:
+        def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+            return jax.lax.conv_general_dilated(x, kernel, *settings, **options)
+
+        edges: Edges = "reflect" if self.padding == "reflect" else "constant"
+        return current().on_padded(convolve, x, kernel, edges=edges, name=self.kind)
 
 
 class AttentionPool(nn.Module):
@@ -160,13 +184,12 @@ class AttentionPool(nn.Module):
         return nn.Dense(self.project, dtype=self.dtype, name="project")(pooled)
 
 
-def upsample_bilinear(x: jax.Array, factor: int) -> jax.Array:
+def upsample_bilinear(x: jax.Array, factor: int, *, name: Activation = "map") -> jax.Array:
     """Enlarge ``[B, H, W, C]`` by an integer factor, bilinear, align_corners=True, as two matrix products."""
     _, h, w, _ = x.shape
-    rows = jnp.asarray(_interpolation_matrix(h, factor), x.dtype)
     columns = jnp.asarray(_interpolation_matrix(w, factor), x.dtype)
     precision = None if x.dtype == jnp.bfloat16 else "highest"
-    x = jnp.einsum("yh,bhwc->bywc", rows, x, precision=precision)
+    x = current().enlarge_rows(_interpolation_matrix(h, factor), x, precision=precision, name=name)
     return jnp.einsum("xw,bywc->byxc", columns, x, precision=precision)
 
 

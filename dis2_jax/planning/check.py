@@ -165,7 +165,7 @@ def _point(config: Config, size: Size, *, chip: Chip, steps: int) -> Point:
     card = random_card([("rgb", 3), ("ndsm", 1)], classes=5, tile=tile)
     compiled = compile_step(config, card, tile=tile, chip=chip, devices=jax.devices()[:1])
     placement = make_placement(config.sharding)
-    model = build_model(config.model, card, tile=tile)
+    model = build_model(config.model, card, tile=tile, remat=config.sharding.remat)
     optimizer = make_optimizer(config.optimizer, steps=config.train.steps)
     ema, accumulate = config.optimizer.ema > 0, config.optimizer.accumulate > 1
 

@@ -88,7 +88,7 @@ def _trace(
     config: Config, card: DatasetCard, *, tile: tuple[int, int], placement: Placement
 ) -> tuple[Any, int]:
     """Trace the step on shapes that carry their shardings: (``jax.stages.Traced``, number of parameters)."""
-    model = build_model(config.model, card, tile=tile)
+    model = build_model(config.model, card, tile=tile, remat=config.sharding.remat)
     optimizer = make_optimizer(config.optimizer, steps=config.train.steps)
     scenarios = scenarios_at(0, config.train, model.scenarios[1:])
     ema, accumulate = config.optimizer.ema > 0, config.optimizer.accumulate > 1

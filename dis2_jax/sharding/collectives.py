@@ -62,14 +62,17 @@ def parse_collectives(text: str) -> list[Collective]:
 def collectives(module: Module) -> list[Collective]:
     """Collectives in the order of the program."""
     found = []
+    whole = {instruction.name for instruction, _ in module.executed()}
     channels = set[str]()
     for instruction, count in module.executed(inside=True):
         if kind := _kind(instruction):
-            # A TPU spreads one over several fusions that go on beside it; they share its channel.
+            # A TPU spreads one over several fusions that go on beside it; they share its channel. Outside of fusions
+            # a channel says nothing: JAX gives all collectives of a shard_map the same.
             channel = _CHANNEL.search(instruction.attributes)
-            if channel and channel[1] in channels:
-                continue
-            channels |= {channel[1]} if channel else set()
+            if channel and instruction.name not in whole:
+                if channel[1] in channels:
+                    continue
+                channels.add(channel[1])
             found.append(_collective(module, instruction, kind, count))
         elif instruction.opcode == "send" and (transfer := _TRANSFER.search(instruction.attributes)):
             found.append(_between_slices(instruction, transfer[1], count))

@@ -1,74 +1,21 @@
-"""A strategy on a mesh: where the state lies, and what the model's layout hooks do."""
+"""From the config to a placement: a strategy on a mesh of the devices that are there."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dis2_jax.config import ShardingConfig
 from dis2_jax.schema import Dis2Error
-from dis2_jax.sharding.axes import CLASSES, ROWS, parse_axes
-from dis2_jax.sharding.mesh import count_groups, make_mesh, replicated
-from dis2_jax.sharding.rules import Strategy, find_strategy, leaf_spec
+from dis2_jax.sharding.axes import CLASSES, DATA, ROWS, parse_axes
+from dis2_jax.sharding.explicit import Pmapped, ShardMapped
+from dis2_jax.sharding.mesh import count_groups, make_mesh
+from dis2_jax.sharding.partitioned import Placement
+from dis2_jax.sharding.rules import find_strategy
 
-Tree = Any
-
-
-@dataclasses.dataclass(frozen=True)
-class Placement:
-    """A ``models.layout.Layout`` made of a rules table and a mesh."""
-
-    strategy: Strategy
-    mesh: Mesh
-
-    def spec(self, field: str, shape: tuple[int, ...]) -> PartitionSpec:
-        """Spec of a leaf of that shape in a field of the train state."""
-        axis = self.strategy.axis_of(field)
-        size = self.mesh.shape.get(axis, 1) if axis else 1
-        return leaf_spec(shape, axis=axis, size=size, min_size=self.strategy.min_size)
-
-    def shardings(self, state: Tree) -> Tree:
-        """``NamedSharding`` of every leaf of a train state, from its shapes (arrays or ``ShapeDtypeStruct``)."""
-        return jax.tree_util.tree_map_with_path(
-            lambda path, leaf: self._sharding(path[0].name, leaf.shape), state
-        )
-
-    def parameters(self, params: Tree, dtype: jax.typing.DTypeLike) -> Tree:
-        """Gather what is split, once per use and in the compute type.
-
-        A convolution with a split kernel would otherwise become a loop of windowed permutations. Its module casts
-        the kernel anyway, so casting before gathering changes no number and halves the traffic.
-        """
-
-        def gather(leaf: jax.Array) -> jax.Array:
-            if not self.spec("params", leaf.shape):
-                return leaf
-            return jax.lax.with_sharding_constraint(leaf.astype(dtype), replicated(self.mesh))
-
-        return jax.tree.map(gather, params)
-
-    def gradients(self, gradients: Tree) -> Tree:
-        """Split like the optimiser's slots, so that each device sums only its share."""
-        return self._constrain("opt_state", gradients)
-
-    def state(self, state: Tree) -> Tree:
-        """Keep every leaf where it was."""
-        if not self.strategy.state:
-            return state
-        return jax.lax.with_sharding_constraint(state, self.shardings(state))
-
-    def _constrain(self, field: str, tree: Tree) -> Tree:
-        if self.strategy.axis_of(field) is None:
-            return tree
-        shardings = jax.tree.map(lambda leaf: self._sharding(field, leaf.shape), tree)
-        return jax.lax.with_sharding_constraint(tree, shardings)
-
-    def _sharding(self, field: str, shape: tuple[int, ...]) -> NamedSharding:
-        return NamedSharding(self.mesh, self.spec(field, shape))
+EXPLICIT: dict[str, type[Placement]] = {"shard_map": ShardMapped, "pmap": Pmapped}
 
 
 def make_placement(config: ShardingConfig, *, devices: Sequence[Any] | None = None) -> Placement:
@@ -94,8 +41,12 @@ def make_placement(config: ShardingConfig, *, devices: Sequence[Any] | None = No
         raise Dis2Error(
             f"config sharding.axes = {text!r}: strategy {strategy.name} needs the axis {', '.join(sorted(missing))}"
         )
+    if strategy.name in EXPLICIT and [name for name, _ in sizes] != [DATA]:
+        raise Dis2Error(
+            f"config sharding.axes = {text!r}: strategy {strategy.name} has the axis {DATA} alone"
+        )
     _check_local(text, dict(sizes))
-    return Placement(strategy, make_mesh(sizes, devices))
+    return EXPLICIT.get(strategy.name, Placement)(strategy, make_mesh(sizes, devices))
 
 
 def _check_local(text: str, sizes: dict[str, int]) -> None:

@@ -8,7 +8,7 @@ import math
 from jax.sharding import PartitionSpec
 
 from dis2_jax.schema import Dis2Error, nearest
-from dis2_jax.sharding.axes import DATA, FSDP, ROWS, TILE_AXES
+from dis2_jax.sharding.axes import CLASSES, DATA, FSDP, ROWS, TILE_AXES
 
 Dim = str | tuple[str, ...] | None
 """Mesh axes that one dimension is split over."""
@@ -47,11 +47,28 @@ STRATEGIES = {
         Strategy("fsdp", "fsdp:-1", _over(FSDP, "params", *SLOTS)),
         # Empty axes: one group of ``fsdp`` per slice or host, ``data`` between them.
         Strategy("hsdp", "", _over(FSDP, "params", *SLOTS)),
+        Strategy("spatial", "rows:-1"),
+        Strategy("class", "classes:-1"),
+        # dp with written-out collectives (``explicit.py``).
+        Strategy("shard_map", "data:-1"),
+        Strategy("pmap", "data:-1"),
     )
 }
 
 BATCH: tuple[Dim, ...] = (TILE_AXES, ROWS)
 """Leading dimensions of a batch's maps ``[B, H, ...]``; what is no map is split in its first dimension only."""
+
+
+ACTIVATIONS: dict[str, tuple[Dim, ...]] = {
+    "map": (TILE_AXES, ROWS),
+    "class_map": ((*TILE_AXES, CLASSES), ROWS),
+    "class_stack": (TILE_AXES, CLASSES, ROWS),
+    # Behind the classes, their devices share the rows instead.
+    "output": (TILE_AXES, (ROWS, CLASSES)),
+    "tokens": (TILE_AXES,),
+    "heads": (TILE_AXES, None, (ROWS, CLASSES)),
+}
+"""Leading dimensions of what the model names (``models.layout.Activation``)."""
 
 
 def find_strategy(name: str) -> Strategy:
@@ -79,13 +96,14 @@ def leaf_spec(shape: tuple[int, ...], *, axis: str | None, size: int, min_size: 
 def dims_spec(shape: tuple[int, ...], dims: tuple[Dim, ...], sizes: dict[str, int]) -> PartitionSpec:
     """Spec of an array from what its dimensions may be split over.
 
-    Axes that the mesh does not have drop out, and so do those that do not divide their dimension.
+    Axes that the mesh does not have drop out; of the others, as many of the first ones are taken as divide.
     """
     parts: list[Dim] = []
     for n, dim in zip(shape, dims, strict=False):
-        names = tuple(a for a in ((dim,) if isinstance(dim, str) else dim or ()) if a in sizes)
-        whole = math.prod(sizes[a] for a in names)
-        parts.append(None if not names or n % whole else names if len(names) > 1 else names[0])
+        names = tuple(a for a in ((dim,) if isinstance(dim, str) else dim or ()) if sizes.get(a, 1) > 1)
+        while names and n % math.prod(sizes[a] for a in names):
+            names = names[:-1]
+        parts.append(names if len(names) > 1 else names[0] if names else None)
     while parts and parts[-1] is None:
         parts.pop()
     return PartitionSpec(*parts)

@@ -106,7 +106,7 @@ def train(
     mesh = placement.mesh
     connect(mesh)
     check_batch_size(config.data.batch_size, mesh)
-    model = build_model(config.model, card, tile=train_tile(config, card))
+    model = build_model(config.model, card, tile=train_tile(config, card), remat=config.sharding.remat)
     check_scenarios(config.train, model.scenarios[1:])
     optimizer = make_optimizer(config.optimizer, steps=config.train.steps)
     first = jax.process_index() == 0

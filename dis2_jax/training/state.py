@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from dis2_jax.config import ModelConfig
-from dis2_jax.models.dis2 import DIS2
+from dis2_jax.models.dis2 import DIS2, Remat
 from dis2_jax.schema import DatasetCard, Dis2Error, Scenario
 
 Tree = Any
@@ -36,7 +36,9 @@ class TrainState(flax.struct.PyTreeNode):
     accumulated: Accumulated | None = None
 
 
-def build_model(config: ModelConfig, card: DatasetCard, *, tile: tuple[int, int]) -> DIS2:
+def build_model(
+    config: ModelConfig, card: DatasetCard, *, tile: tuple[int, int], remat: Remat = "none"
+) -> DIS2:
     """Make the module. ``tile`` (H, W) is a training sample's size; raises ``Dis2Error`` if a side is not 16 n."""
     if any(s < 16 or s % 16 for s in tile):
         raise Dis2Error(
@@ -56,6 +58,7 @@ def build_model(config: ModelConfig, card: DatasetCard, *, tile: tuple[int, int]
         class_scale=config.class_scale,
         pool=config.pool,
         dtype=jnp.dtype(config.dtype),
+        remat=remat,
     )
 
 

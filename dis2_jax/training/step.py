@@ -14,7 +14,7 @@ import optax
 from dis2_jax.config import Config, TrainConfig
 from dis2_jax.losses import distillation_weight, dlkd_loss
 from dis2_jax.models.dis2 import DIS2
-from dis2_jax.models.layout import place_gradients, place_parameters, place_state
+from dis2_jax.models.layout import current
 from dis2_jax.schema import Dis2Error, Scenario
 from dis2_jax.training.state import Accumulated, TrainState, Tree
 
@@ -61,9 +61,9 @@ def make_train_step(
     def loss_fn(
         used: Tree, state: TrainState, batch: Mapping[str, Any], scenarios: tuple[Scenario, ...]
     ) -> tuple[jax.Array, tuple[Metrics, Tree]]:
-        params = place_parameters({**state.params, **used}, model.dtype)
+        params = current().parameters({**state.params, **used}, model.dtype)
         variables = {"params": params, "batch_stats": state.batch_stats}
-        dropout = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
+        dropout = current().random(jax.random.fold_in(jax.random.key(config.train.seed), state.step))
         output, changed = model.apply(
             variables,
             batch["image"],
@@ -88,6 +88,14 @@ def make_train_step(
     def step(
         state: TrainState, batch: Mapping[str, Any], scenarios: tuple[Scenario, ...]
     ) -> tuple[TrainState, Metrics]:
+        found: tuple[TrainState, Metrics] = current().step(
+            functools.partial(body, scenarios=scenarios), state, batch
+        )
+        return found
+
+    def body(
+        state: TrainState, batch: Mapping[str, Any], scenarios: tuple[Scenario, ...]
+    ) -> tuple[TrainState, Metrics]:
         names = model.used_modules(scenarios)
         used = {name: tree for name, tree in state.params.items() if name in names}
         gradients, (terms, batch_stats) = jax.grad(loss_fn, has_aux=True)(used, state, batch, scenarios)
@@ -95,12 +103,12 @@ def make_train_step(
             name: gradients[name] if name in names else jax.tree.map(jnp.zeros_like, tree)
             for name, tree in state.params.items()
         }
-        gradients = place_gradients(gradients)
+        gradients = current().gradients(gradients)
         there = dict(zip(model.names, batch["available"].astype(bool).T, strict=True))
         touched = {name: _acted_on(there, names.get(name, [])) for name in state.params}
         state, norms = advance(state, gradients, touched, optimizer, config)
         metrics = {"loss": terms.pop("total"), **{f"loss/{k}": v for k, v in terms.items()}, **norms}
-        return place_state(state.replace(batch_stats=batch_stats)), metrics
+        return current().state(state.replace(batch_stats=batch_stats)), metrics
 
     return step
 
@@ -127,7 +135,9 @@ def compiled_flops(compiled: Any) -> float | None:
 def _acted_on(there: Mapping[str, jax.Array], needed: Sequence[Sequence[str]]) -> jax.Array:
     """Whether some tile has all modalities of one of the ``needed`` sets; ``there[m]`` is ``[B]`` bool."""
     tiles = [functools.reduce(jnp.logical_and, [there[m] for m in modalities]) for modalities in needed]
-    return jnp.stack(tiles).any() if tiles else jnp.asarray(False)
+    if not tiles:
+        return jnp.asarray(False)
+    return current().total(jnp.stack(tiles).sum(dtype=jnp.int32)) > 0
 
 
 def advance(

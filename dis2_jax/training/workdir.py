@@ -28,6 +28,7 @@ MAY_CHANGE = frozenset(
         "train.panels",
         "sharding.strategy",
         "sharding.axes",
+        "sharding.remat",
     }
 )
 """Config keys that a resumed run may have another value of: they do not change what a step computes.

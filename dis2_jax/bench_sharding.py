@@ -1,0 +1,89 @@
+"""The training step under several strategies on the devices that are there: memory, time, collectives."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import statistics
+from collections.abc import Iterator, Sequence
+
+from dis2_jax.bench import prepare_step, time_step
+from dis2_jax.config import Config, ShardingConfig
+from dis2_jax.schema import DatasetCard, Dis2Error
+from dis2_jax.sharding.collectives import parse_collectives
+
+MIB = 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardingBench:
+    """One strategy. Bytes are those of one device, as the compiler plans them."""
+
+    name: str
+    mesh: dict[str, int]
+    arguments: int
+    """State and batch."""
+    temporaries: int
+    step_ms: float
+    """Median of wall time; devices that share cores share that too."""
+    compile_seconds: float
+    collectives: dict[str, tuple[int, int]]
+    """Kind -> how many a step runs, and their bytes."""
+
+    def cells(self) -> list[str]:
+        """One line of the table."""
+        traffic = "; ".join(
+            f"{n} {kind} {size / MIB:.2f}" for kind, (n, size) in sorted(self.collectives.items())
+        )
+        mesh = " x ".join(f"{name} {size}" for name, size in self.mesh.items())
+        memory = [f"{size / MIB:.1f}" for size in (self.arguments, self.temporaries)]
+        return [self.name, mesh, *memory, f"{self.step_ms:.0f}", traffic or "none"]
+
+
+HEAD = ["strategy", "mesh", "state MiB", "temporaries MiB", "step ms", "collectives (number, kind, MiB)"]
+
+
+def parse_strategy(text: str) -> ShardingConfig:
+    """Read ``fsdp`` or ``fsdp@data:2,fsdp:4``, maybe with ``/branch`` (remat) behind. Raises ``Dis2Error``."""
+    rest, _, remat = text.partition("/")
+    name, _, axes = rest.partition("@")
+    values = {"strategy": name, "axes": axes, "remat": remat or "none"}
+    return Config.from_dict({"sharding": values}).sharding
+
+
+def bench_sharding(
+    config: Config,
+    card: DatasetCard,
+    strategies: Sequence[str],
+    *,
+    tile: tuple[int, int],
+    batch: int,
+    steps: int,
+) -> Iterator[ShardingBench]:
+    """Compile and run each strategy, one after another. Raises ``Dis2Error`` for what does not fit."""
+    if steps < 1 or batch < 1:
+        raise Dis2Error(f"bench: steps = {steps}, batch = {batch}: both must be at least 1")
+    for text in strategies:
+        own = dataclasses.replace(config, sharding=parse_strategy(text))
+        prepared = prepare_step(own, card, tile=tile, batch=batch)
+        counted: dict[str, tuple[int, int]] = collections.defaultdict(lambda: (0, 0))
+        for c in parse_collectives(prepared.compiled.as_text()):
+            n, size = counted[c.kind]
+            counted[c.kind] = (n + c.count, size + c.count * c.size)
+        memory = prepared.compiled.memory_analysis()
+        milliseconds, _ = time_step(prepared, steps=steps)
+        yield ShardingBench(
+            name=text,
+            mesh=dict(prepared.placement.mesh.shape),
+            arguments=memory.argument_size_in_bytes,
+            temporaries=memory.temp_size_in_bytes,
+            step_ms=statistics.median(milliseconds),
+            compile_seconds=prepared.compile_seconds,
+            collectives=dict(counted),
+        )
+
+
+def markdown(rows: Sequence[ShardingBench]) -> list[str]:
+    """The table."""
+    lines = [HEAD, [":--", ":--", "--:", "--:", "--:", ":--"], *(row.cells() for row in rows)]
+    return ["| " + " | ".join(cells) + " |" for cells in lines]
