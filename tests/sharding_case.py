@@ -198,8 +198,10 @@ def record_activations() -> dict[tuple[str, tuple[int, ...]], Any]:
     ask = Placement.activation_spec
 
     def spy(self: Placement, name: str, shape: tuple[int, ...]) -> Any:
-        found[name, shape] = ask(self, name, shape)
-        return found[name, shape]
+        spec = ask(self, name, shape)
+        if self.devices_share_tiles:
+            found[name, shape] = spec
+        return spec
 
     Placement.activation_spec = spy  # type: ignore[method-assign]
     return found
