@@ -82,7 +82,7 @@ wait_all() { # sets statuses; when one has failed, the others end by themselves,
                 ((left += 1))
                 continue
             fi
-            wait "${pids[i]}" 2>/dev/null # bash would print the whole command of a killed one
+            wait "${pids[i]}"
             statuses[i]=$?
             if [[ ${statuses[i]} != 0 && ${statuses[i]} != 143 ]] && ((deadline == 0)); then
                 deadline=$((SECONDS + patience))
@@ -130,7 +130,7 @@ stopping=0 pids=() statuses=()
 trap stop INT TERM HUP
 for ((attempt = 0; ; attempt++)); do
     start_all "$@"
-    wait_all
+    wait_all 2>/dev/null # bash would print the whole command of a killed one
     status=$(failure)
     if [[ $status == 0 ]]; then exit 0; fi
     say "ended with ${statuses[*]}"
