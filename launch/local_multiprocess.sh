@@ -72,7 +72,7 @@ start_all() { # sets pids
 }
 
 wait_all() { # sets statuses; when one has failed, the others end by themselves, or are killed
-    local i left deadline=0
+    local i left deadline=-1
     statuses=()
     while :; do
         left=0
@@ -84,13 +84,13 @@ wait_all() { # sets statuses; when one has failed, the others end by themselves,
             fi
             wait "${pids[i]}"
             statuses[i]=$?
-            if [[ ${statuses[i]} != 0 && ${statuses[i]} != 143 ]] && ((deadline == 0)); then
+            if [[ ${statuses[i]} != 0 && ${statuses[i]} != 143 ]] && ((deadline < 0)); then
                 deadline=$((SECONDS + patience))
                 say "process $i ended with status ${statuses[i]}; the others have $patience s"
             fi
         done
         ((left)) || return 0
-        if ((deadline && SECONDS >= deadline)); then
+        if ((deadline >= 0 && SECONDS >= deadline)); then
             say "killing what is left"
             kill -KILL "${pids[@]}" 2>/dev/null
             deadline=$((SECONDS + 3600))
