@@ -84,6 +84,15 @@ def test_local_processes_all_hear_a_sigterm(tmp_path: Path) -> None:
     assert {"[0] saved", "[1] saved"} <= set(out.splitlines())
 
 
+@pytest.mark.parametrize(("status", "starts"), [(0, 1), (2, 1), (130, 1), (75, 3)])
+def test_restart_where_that_helps(tmp_path: Path, status: int, starts: int) -> None:
+    script(tmp_path, "sleep", "exit 0")
+    worker = script(tmp_path, "worker", f"echo >>{tmp_path}/starts; exit {status}")
+    done = run("restart.sh", 2, worker, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert done.returncode == status
+    assert len((tmp_path / "starts").read_text().splitlines()) == starts
+
+
 @pytest.mark.parametrize(("status", "requeued"), [(0, False), (2, False), (143, True), (75, True)])
 def test_slurm_job_is_requeued_where_that_helps(tmp_path: Path, status: int, requeued: bool) -> None:
     script(tmp_path, "srun", 'while [[ $1 == --* ]]; do shift; done; exec "$@"')
