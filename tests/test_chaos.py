@@ -21,7 +21,7 @@ from multihost_case import environment
 from test_loop import assert_same_run, logged
 
 KILLS = int(os.environ.get("DIS2_CHAOS_KILLS", "24"))
-STEPS = 3 * KILLS
+STEPS = 2 * KILLS
 MOMENTS = ("start", "step", "save", "save")
 """When to kill: any time after the start, some time after the first new step, while a checkpoint is being written."""
 
@@ -35,7 +35,7 @@ class Launched:
         self.workdir = folder / name
         self._log = folder / f"{name}.log"
         script = Path(__file__).parents[1] / "launch/local_multiprocess.sh"
-        launcher = ["bash", str(script), "-n", "2", "-d", "4", "-r", "1000", "-p", "0", "-k", "60"]
+        launcher = ["bash", str(script), "-n", "2", "-d", "4", "-r", "1000", "-p", "0", "-k", "20"]
         program = [sys.executable, multihost_case.__file__, "train", "--workdir", str(self.workdir)]
         waits = ["--heartbeat-seconds", "20", "--hang-seconds", "60", "--start-seconds", "120"]
         cache = folder / "cache"
@@ -95,18 +95,19 @@ def kill_one(run: Launched, moment: str, dice: random.Random) -> tuple[str, bool
     at = run.step()
     if moment == "start":
         time.sleep(dice.uniform(0, 10))
-    elif moment == "step":
-        if not until(lambda: run.step() > at):
-            return None
+    # A new step means that what an earlier save left behind is cleared away.
+    elif not until(lambda: run.step() > at):
+        return None
+    if moment == "step":
         time.sleep(dice.uniform(0, 2))
-    else:
+    if moment == "save":
         if not until(run.saving):
             return None
-        time.sleep(dice.uniform(0, 0.05))
+        time.sleep(dice.uniform(0, 0.1))
     workers = run.workers()
     if len(workers) < 2:
         return None
-    victim, saving = dice.choice(workers), run.saving()
+    victim, saving = dice.choice(workers), moment != "start" and run.saving()
     name = f"process {victim.environ()['DIS2_PROCESS_ID']}"
     victim.kill()
     psutil.wait_procs(workers, timeout=180)
