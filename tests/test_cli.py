@@ -40,6 +40,10 @@ COMMANDS = [
     ["bench"],
     ["bench", "step"],
     ["bench", "predict"],
+    ["bench", "plan"],
+    ["bench", "input"],
+    ["bench", "encodings"],
+    ["plan"],
 ]
 
 

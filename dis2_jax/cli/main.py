@@ -25,6 +25,7 @@ COMMANDS = (
     "export",
     "report",
     "bench",
+    "plan",
     "import_torch",
     "export_torch",
 )

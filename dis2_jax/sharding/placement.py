@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -70,13 +71,15 @@ class Placement:
         return NamedSharding(self.mesh, self.spec(field, shape))
 
 
-def make_placement(config: ShardingConfig) -> Placement:
+def make_placement(config: ShardingConfig, *, devices: Sequence[Any] | None = None) -> Placement:
     """Put the config's strategy on all devices of the job (``single``: on one).
+
+    ``devices``: on these instead; a plan's need not be there.
 
     Raises ``Dis2Error``: axes that do not fill the devices or do not fit the strategy.
     """
     strategy = find_strategy(config.strategy)
-    devices = jax.devices()
+    devices = jax.devices() if devices is None else devices
     if strategy.name == "single":
         if jax.process_count() > 1:
             raise Dis2Error(
