@@ -164,6 +164,9 @@ def test_a_data_parallel_row_scales_to_more_chips():
     assert row.scaled_from == "v5e:4x4"
     assert row.facts == compiled(asked("v5e:16x16", 512)).facts, "the invented compiler scales like that too"
     assert Row.from_json(row.to_json()) == row
+    assert table.remarks(run_plan([row.request], compile_row, baselines=False))[0].startswith(
+        "compile s 'as T'"
+    )
     assert not compile_row(asked("v5e:8x8", 64, strategy="fsdp")).scaled_from
     with pytest.raises(Dis2Error, match="cannot be scaled"):
         compile_row(asked("v5e:16x16", 100))

@@ -194,7 +194,7 @@ def _show(lines: list[Line], notes: list[str], arguments: argparse.Namespace) ->
     from dis2_jax.planning import table
 
     grid = table.grid(lines)
-    remarks = [*table.reasons(lines), *notes]
+    remarks = [*table.reasons(lines), *notes, *table.remarks(lines)]
     print()
     print(text_grid(grid, width=150))
     print("\n".join(["", *remarks] if remarks else []))
