@@ -94,8 +94,25 @@ def compare() -> None:
         state, metrics = step(state, placed, (Scenario(("rgb",)),))
         assert all(x.sharding.is_fully_replicated for x in jax.tree.leaves(state))
         results.append(jax.device_get((metrics, state.params, state.batch_stats)))
+    check_that_augmenting_moves_nothing(mesh)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-9)
     jax.tree.map(close, *results)
+
+
+def check_that_augmenting_moves_nothing(mesh: jax.sharding.Mesh) -> None:
+    """A batch split over devices is augmented where it lies."""
+    from test_device_augment import FREE, WIDE, Tiles
+
+    from dis2_jax.data.raw_batch import RawTrainBatch
+    from dis2_jax.data.samples import Draw
+    from dis2_jax.training.augment import device_augment
+
+    raw = RawTrainBatch(Tiles(), WIDE, FREE)([Draw(i % 4, seed=i) for i in range(DEVICES)])
+    placed = put_batch({k: v for k, v in raw.items() if k not in ("skipped", "valid", "index")}, mesh)
+    program = jax.jit(device_augment(WIDE, FREE)).lower(placed).compile()
+    for collective in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
+        assert collective not in program.as_text()
+    assert program(placed)["label"].sharding.is_equivalent_to(batch_sharding(mesh), 3)
 
 
 def _double(x: jax.Array) -> jax.Array:

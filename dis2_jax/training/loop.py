@@ -21,6 +21,7 @@ from dis2_jax.data.pipeline import open_train_stream
 from dis2_jax.models.dis2 import DIS2
 from dis2_jax.schema import DatasetCard, Dis2Error, Scenario
 from dis2_jax.sharding.mesh import check_batch_size, data_mesh, put_batch, replicated
+from dis2_jax.training.augment import device_augment
 from dis2_jax.training.checkpoint import Checkpoints, with_sharding
 from dis2_jax.training.environment import SessionLog
 from dis2_jax.training.logs import Progress, RunLog, Speed
@@ -117,7 +118,13 @@ def train(config: Config, workdir: str | Path, *, validator: Validator) -> Outco
             mesh=mesh,
             model=model,
             students=Scenario.students(config.model.students, card.modality_names),
-            train_step=make_train_step(model, optimizer, config, steps_per_epoch=stream.steps_per_epoch),
+            train_step=make_train_step(
+                model,
+                optimizer,
+                config,
+                steps_per_epoch=stream.steps_per_epoch,
+                augment=device_augment(card, config.data) if config.data.augment == "device" else None,
+            ),
             steps_per_epoch=stream.steps_per_epoch,
             validator=validator,
             checkpoints=checkpoints,
@@ -367,7 +374,7 @@ class _Run:
 
 def _put(batch: Batch, *, mesh: Mesh) -> Any:
     """Onto the mesh, without what the step does not read."""
-    return put_batch({k: batch[k] for k in ("image", "label", "available")}, mesh)
+    return put_batch({k: v for k, v in batch.items() if k not in ("valid", "index")}, mesh)
 
 
 def absolute_data(config: Config) -> Config:
