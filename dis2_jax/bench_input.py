@@ -18,7 +18,7 @@ from dis2_jax.config import Config
 from dis2_jax.data.augment import crop_size
 from dis2_jax.data.batch import Rows
 from dis2_jax.data.opening import open_tiles
-from dis2_jax.data.pipeline import draw_order, open_train_stream
+from dis2_jax.data.pipeline import draw_order, open_train_stream, train_batch
 from dis2_jax.data.samples import Draw, TrainBatch, seeded
 from dis2_jax.data.source import TileSource
 from dis2_jax.data.stream import PREFETCH, TrainStream
@@ -108,7 +108,7 @@ def bench_input(config: Config, *, step_ms: float | None = None, seconds: float 
     source = open_tiles(data.dir, data.train_split, card, kind=data.source)
     numbers = draw_order(source.draws, seed=seed, samples=data.samples_per_epoch).random_map(seeded)
     draws = itertools.cycle(numbers[i] for i in range(min(len(numbers), 4096)))
-    make = TrainBatch(source, card, data)
+    make = train_batch(source, card, data)
     put = functools.partial(put_batch, mesh=mesh)
     stages, tile = _stages(source, make, draws, put, batch=data.batch_size, seconds=seconds)
     bare, bare_cpu = _bare(source, draws, seconds=seconds)
@@ -120,7 +120,7 @@ def bench_input(config: Config, *, step_ms: float | None = None, seconds: float 
         dataset=str(data.dir),
         batch=data.batch_size,
         workers=data.workers,
-        augment="host",
+        augment=data.augment,
         tile=card.tile,
         crop=crop_size(data, card.tile),
         tile_mb=_tile_bytes(tile) / 1e6,

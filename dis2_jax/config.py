@@ -43,6 +43,8 @@ class DataConfig:
     """Zoom factor range (log-uniform); above 1 objects get larger."""
     photometric: float = 0.0
     """Strength of brightness, contrast and per-channel gain noise on optical modalities, in standard deviations."""
+    augment: Literal["host", "device"] = "host"
+    """Who carries the above out: `host`, the readers; `device`, the training step, on whole tiles."""
     normalize: Literal["card", "none"] = "card"
     """`card`: (x - mean) / std of the training split; `none`: raw values, as released."""
     workers: int = 0

@@ -72,7 +72,7 @@ start_all() { # sets pids
 }
 
 wait_all() { # sets statuses; when one has failed, the others end by themselves, or are killed
-    local i left deadline=0
+    local i left deadline=-1
     statuses=()
     while :; do
         left=0
@@ -82,15 +82,15 @@ wait_all() { # sets statuses; when one has failed, the others end by themselves,
                 ((left += 1))
                 continue
             fi
-            wait "${pids[i]}" 2>/dev/null # bash would print the whole command of a killed one
+            wait "${pids[i]}"
             statuses[i]=$?
-            if [[ ${statuses[i]} != 0 && ${statuses[i]} != 143 ]] && ((deadline == 0)); then
+            if [[ ${statuses[i]} != 0 && ${statuses[i]} != 143 ]] && ((deadline < 0)); then
                 deadline=$((SECONDS + patience))
                 say "process $i ended with status ${statuses[i]}; the others have $patience s"
             fi
         done
         ((left)) || return 0
-        if ((deadline && SECONDS >= deadline)); then
+        if ((deadline >= 0 && SECONDS >= deadline)); then
             say "killing what is left"
             kill -KILL "${pids[@]}" 2>/dev/null
             deadline=$((SECONDS + 3600))
@@ -130,7 +130,7 @@ stopping=0 pids=() statuses=()
 trap stop INT TERM HUP
 for ((attempt = 0; ; attempt++)); do
     start_all "$@"
-    wait_all
+    wait_all 2>/dev/null # bash would print the whole command of a killed one
     status=$(failure)
     if [[ $status == 0 ]]; then exit 0; fi
     say "ended with ${statuses[*]}"

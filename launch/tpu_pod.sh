@@ -64,8 +64,8 @@ case $action in
         trap 'rm -rf "$(dirname "$archive")"' EXIT
         do_it git -C "$repo" archive --format=tar.gz --output "$archive" HEAD
         do_it gcloud compute tpus tpu-vm scp "$archive" "$name:dis2_jax.tgz" "${where[@]}" --worker all
-        on_workers all 'rm -rf dis2_jax && mkdir dis2_jax && tar xzf dis2_jax.tgz -C dis2_jax && cd dis2_jax &&
-python3 -m venv .venv && .venv/bin/pip install --quiet -e ".[tpu]"'
+        on_workers all "rm -rf dis2_jax && mkdir dis2_jax && tar xzf dis2_jax.tgz -C dis2_jax && cd dis2_jax && \
+python3 -m venv .venv && .venv/bin/pip install --quiet -e '.[tpu]'"
         ;;
     run)
         # Survives the end of this connection; every worker restarts by itself, all meet again.

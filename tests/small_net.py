@@ -15,14 +15,15 @@ from dis2_jax.schema import DatasetCard, Scenario
 
 
 class SmallBranch(nn.Module):
-    """Normalise over the global batch, one dense layer per pixel."""
+    """Dense layers per pixel, normalised over the global batch; one kernel is large enough to be split."""
 
     num_classes: int
     dropout: float
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> BranchOutput:
-        x = nn.BatchNorm(use_running_average=not train)(nn.Dense(8)(x))
+        x = nn.BatchNorm(use_running_average=not train)(nn.Dense(64)(x))
+        x = nn.Dense(64)(nn.relu(x))
         x = nn.relu(nn.Dropout(self.dropout, deterministic=not train)(x))
         logits = nn.Dense(self.num_classes)(x)
         token = x.mean((1, 2))
@@ -38,6 +39,7 @@ class SmallNet(nn.Module):
     tile: tuple[int, int] = (32, 32)
     dropout: float = 0.1
     position: str = "sincos"
+    dtype: Any = jnp.float32
     names = DIS2.names
     scenarios = DIS2.scenarios
 

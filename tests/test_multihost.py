@@ -97,37 +97,43 @@ def reference(runs: Runs) -> str:
     return "reference"
 
 
-def test_two_processes_stop_together_and_one_goes_on(runs: Runs) -> None:
-    """SIGTERM to one of two: both save the same step and say so; one process with eight devices finishes the run."""
-    alone = runs.train("reference", processes=1)  # beside the others, to save time
-    job = runs.train("stopped", processes=2, variables={"DIS2_STEP_SECONDS": "0.5"})
-    job.wait_until(lambda: runs.steps("stopped") >= 2)
+@pytest.mark.parametrize("strategy", ["dp", pytest.param("fsdp", marks=pytest.mark.multihost)])
+def test_two_processes_stop_together_and_one_goes_on(runs: Runs, strategy: str) -> None:
+    """SIGTERM to one of two: both save the same step and say so; one process with eight devices finishes the run.
+
+    And two go on from what one had saved. The one process always runs ``dp``.
+    """
+    by_two = f"--config.sharding.strategy={strategy}"
+    stopped_run, half_run, reference = (f"{strategy}-{name}" for name in ("stopped", "half", "reference"))
+    alone = runs.train(reference, processes=1)  # beside the others, to save time
+    job = runs.train(stopped_run, by_two, processes=2, variables={"DIS2_STEP_SECONDS": "0.5"})
+    job.wait_until(lambda: runs.steps(stopped_run) >= 2)
     job.processes[1].send_signal(signal.SIGTERM)
     ended = job.wait()
     assert_done(ended, 143)
     assert "stopped and saved at step" in ended[0].text
     assert "Traceback" not in ended[0].text + ended[1].text
-    (session,) = read_sessions(runs.workdir("stopped"))
+    (session,) = read_sessions(runs.workdir(stopped_run))
     stopped = session.last_step
     assert 2 <= stopped < STEPS
     assert session.processes == 2
-    newest = max(int(p.name) for p in (runs.workdir("stopped") / "checkpoints").iterdir())
+    newest = max(int(p.name) for p in (runs.workdir(stopped_run) / "checkpoints").iterdir())
     assert newest == stopped
-    meta = json.loads((runs.workdir("stopped") / f"checkpoints/{newest}/meta/metadata").read_text())
+    meta = json.loads((runs.workdir(stopped_run) / f"checkpoints/{newest}/meta/metadata").read_text())
     assert (meta["step"], meta["position"]) == (stopped, stopped)
     assert_done(alone.wait())
 
-    half = runs.workdir("half")  # what one process had saved in the middle, for two to go on from
-    shutil.copytree(runs.workdir("reference"), half)
+    half = runs.workdir(half_run)
+    shutil.copytree(runs.workdir(reference), half)
     for p in (half / "checkpoints").iterdir():
         if int(p.name) > HALF:
             shutil.rmtree(p)
-    by_two = runs.train("half", processes=2)
-    assert_done(runs.train("stopped", processes=1).wait())
-    assert_done(by_two.wait())
+    two = runs.train(half_run, by_two, processes=2)
+    assert_done(runs.train(stopped_run, processes=1).wait())
+    assert_done(two.wait())
     assert [(s.first_step, s.processes) for s in read_sessions(half)] == [(0, 1), (HALF, 2)]
-    assert_close_runs(runs, "stopped", "reference")
-    assert_close_runs(runs, "half", "reference")
+    assert_close_runs(runs, stopped_run, reference)
+    assert_close_runs(runs, half_run, reference)
 
 
 WAITS = ("--heartbeat-seconds", "10", "--hang-seconds", "15", "--start-seconds", "60")

@@ -98,35 +98,47 @@ def test_a_row_that_fails_leaves_the_others():
     assert bad["failure"]["needed"] == 17 * GIB
 
 
+def again(request: Request, batch: int) -> Request:
+    return asked(request.topology, batch, config=request.config)
+
+
 def test_search_stops_where_memory_ends_and_says_so():
-    tried: list[int] = []
+    tried: list[tuple[int, int]] = []
+    thrifty = Config.from_dict({"train": {"seed": 1}})  # stands for a policy that saves half of the memory
 
     def compile_row(request: Request) -> Row:
-        tried.append(request.config.data.batch_size)
-        return compiled(request)
+        tried.append((request.config.train.seed, request.config.data.batch_size))
+        row = compiled(request)
+        assert row.facts is not None
+        if request.config.train.seed == 0:
+            return row
+        memory = dataclasses.replace(row.facts.memory, temporaries=row.facts.memory.temporaries // 2)
+        return dataclasses.replace(row, facts=dataclasses.replace(row.facts, memory=memory))
 
-    found = search(
-        [asked("v5e:8x8", 64)],
-        compile_row,
-        with_batch=lambda r, b: asked(r.topology, b),
-        limit=64 * 64,
-    )
-    assert tried == [64, 128, 256], "512 tiles would need 17 GiB per chip, and is not compiled"
+    ladder = [asked("v5e:8x8", 64), asked("v5e:8x8", 64, config=thrifty)]
+    found = search([ladder], compile_row, with_batch=again, limit=64 * 64)
+    # 512 tiles would need 17 GiB per chip and are not compiled; with half of that they fit, and 1024 do not.
+    assert tried == [(0, 64), (0, 128), (0, 256), (1, 512), (1, 1024)]
     assert found.best is not None
-    assert found.best.request.config.data.batch_size == 256
-    assert found.pruned == ("v5e:8x8 dp: batches above 256: 512 would need about 17.0 GiB",)
-
-    limited = search(
-        [asked("v5e:8x8", 64)], compiled, with_batch=lambda r, b: asked(r.topology, b), limit=100
+    assert found.best.request.config.data.batch_size == 512
+    assert found.pruned == (
+        "v5e:8x8 dp: 512 tiles would need about 17.0 GiB",
+        "v5e:8x8 dp: 1024 tiles do not fit",
     )
+
+
+def test_search_ends_for_other_reasons_too():
+    start = asked("v5e:8x8", 64)
+    limited = search([[start, start]], compiled, with_batch=again, limit=100)
     assert "limit of 100" in limited.pruned[0]
+    assert "memory was not" in limited.pruned[1]
 
     def refuse(request: Request) -> Row:
         return Row(request, None, Failure("refused", "no"), 0.0)
 
-    nothing = search([asked("v5e:8x8", 64)], refuse, with_batch=lambda r, b: asked(r.topology, b), limit=64)
+    nothing = search([[start]], refuse, with_batch=again, limit=64)
     assert nothing.best is None
-    assert "64 was refused" in nothing.pruned[0]
+    assert "64 tiles were refused" in nothing.pruned[0]
 
 
 def test_rows_are_kept_and_taken_back(tmp_path):
@@ -152,6 +164,9 @@ def test_a_data_parallel_row_scales_to_more_chips():
     assert row.scaled_from == "v5e:4x4"
     assert row.facts == compiled(asked("v5e:16x16", 512)).facts, "the invented compiler scales like that too"
     assert Row.from_json(row.to_json()) == row
+    assert table.remarks(run_plan([row.request], compile_row, baselines=False))[0].startswith(
+        "compile s 'as T'"
+    )
     assert not compile_row(asked("v5e:8x8", 64, strategy="fsdp")).scaled_from
     with pytest.raises(Dis2Error, match="cannot be scaled"):
         compile_row(asked("v5e:16x16", 100))

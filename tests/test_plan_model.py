@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from dis2_jax.planning.axes import plan_axes
 from dis2_jax.planning.chips import CHIPS, chip
 from dis2_jax.planning.facts import Exchange, Facts, Memory
 from dis2_jax.planning.gpu_target import target_config
@@ -67,6 +68,22 @@ def test_names_of_machines(text, shape, slices, chips):
 def test_machines_that_are_none(text, message):
     with pytest.raises(Dis2Error, match=message):
         parse_topology(text)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "machine", "tile", "axes"),
+    [
+        ("dp", "v5e:16x16", 512, ""),
+        ("spatial", "v5e:16x16", 1024, "data:-1,rows:8"),
+        ("spatial", "v5e:16x16", 64, "data:-1,rows:2"),
+        ("spatial", "v5e:1", 512, "data:-1,rows:1"),
+        ("class", "v5e:16x16", 512, "data:-1,classes:2"),
+        ("hsdp", "v5e:16x16", 512, ""),
+        ("hsdp", "h100:128", 512, "data:16,fsdp:-1"),
+    ],
+)
+def test_axes_that_suit_many_chips(strategy, machine, tile, axes):
+    assert plan_axes(strategy, parse_topology(machine), tile=(tile, tile), classes=6) == axes
 
 
 def test_every_chip_names_its_source_and_every_gpu_its_target():

@@ -36,6 +36,7 @@ def with_fill(x, value, share=0.1):
 
 ODD = {
     "0..1 for 0..255": (RGB, pixels(RGB).clip(0, 255) / 255, "multiplied by 255"),
+    "0..1, darker": (RGB, pixels(RGB, shift=-0.02).clip(0, 255) / 255, "multiplied by 255"),
     "16 bit for 8": (RGB, pixels(RGB).clip(0, 255) * 257, "divided by 257"),
     "numbers for reflectance": (S2, pixels(S2).clip(0, 1) * 10_000, "divided by 10000"),
     "centimetres": (HEIGHT, pixels(HEIGHT).clip(0) * 100, "divided by 100"),

@@ -16,7 +16,7 @@ from raster_files import write_raster
 from scene_files import CRS, ORIGIN, expected, fake_model, read, scene_arrays, write_scene
 from tiny_run import SMALL, Fake, filled
 
-from dis2_jax.inference import inputs, journal, products, scene, strips
+from dis2_jax.inference import inputs, journal, products, quicklook, scene, strips
 from dis2_jax.inference.inputs import ModalityFile
 from dis2_jax.inference.model import Model
 from dis2_jax.inference.scene import SceneOptions
@@ -177,6 +177,11 @@ def test_nodata_where_no_student_fits_and_all_nodata(model, tmp_path):
         result = m.predict_scene(given, out=tmp_path / "map.tif", also=("quicklook",))
         assert (read(tmp_path / "map.tif")[0] == IGNORE).all()
         assert "all nodata" in result.notes[-1]
+
+
+def test_the_legend_of_a_picture_tells_shares_of_the_answered_pixels(model):
+    handles = quicklook._handles(model.card.legend, {"ground": 1, "building": 6, "tree": 1})
+    assert [h.get_label() for h in handles] == ["ground 12.5 %", "building 75.0 %", "tree 12.5 %"]
 
 
 def test_no_georeference_at_all_is_said(model, tmp_path):

@@ -12,10 +12,11 @@ import numpy as np
 import optax
 import pytest
 
-from dis2_jax.config import Config, LossConfig, ModelConfig, OptimizerConfig, TrainConfig
+from dis2_jax.config import Config, DataConfig, LossConfig, ModelConfig, OptimizerConfig, TrainConfig
 from dis2_jax.losses import cross_entropy, dice, distillation_weight, make_target
 from dis2_jax.models.dis2 import DIS2
 from dis2_jax.schema import IGNORE, ClassLegend, DatasetCard, Modality, Scenario
+from dis2_jax.training.augment import device_augment
 from dis2_jax.training.optimizer import make_optimizer, make_schedule
 from dis2_jax.training.state import Accumulated, TrainState, build_model, create_state
 from dis2_jax.training.step import TrainStep, advance, make_train_step, scenarios_at
@@ -111,6 +112,35 @@ def test_unused_parts_stay_bit_identical(used: Scenario, unused: Scenario) -> No
         assert same == (module not in names), module
         assert len(_slots(after, optimizer, module)) == 2 * len(jax.tree.leaves(after.params[module]))
     assert all(np.isfinite(v) for v in metrics.values())
+
+
+def test_the_step_works_on_what_augment_makes_of_a_batch() -> None:
+    """Traced only: raw batches of whole uint8 tiles go in, the model sees samples of another size."""
+    data = DataConfig(crop=(32, 32), rotate_degrees=20.0, normalize="none")
+    card = dataclasses.replace(CARD, tile=(48, 48))
+    shape = jax.ShapeDtypeStruct
+    raw = {
+        "image": {
+            m.name: shape((3, 48, 48, m.channels), dtype)
+            for m, dtype in zip(CARD.modalities, ("uint8", "float32"), strict=True)
+        },
+        "label": shape((3, 48, 48), "uint8"),
+        "available": shape((3, 2), "bool"),
+        "drawn": {k: shape((3, 32), "float32") for k in ("row", "row_along", "col", "col_along")}
+        | {"tones": {}},
+    }
+    made = []
+
+    def augment(batch: Any) -> Any:
+        made.append(device_augment(card, data)(batch))
+        return made[-1]
+
+    model, start, plain = _setup()
+    optimizer = make_optimizer(BASE.optimizer, steps=BASE.train.steps)
+    step: Any = make_train_step(model, optimizer, BASE, steps_per_epoch=4, augment=augment)
+    found = step.eval_shape(start, raw, (RGB,))
+    assert [x["label"].shape for x in made] == [(3, 32, 32)]
+    assert found == plain.eval_shape(start, _batch(), (RGB,))  # type: ignore[attr-defined]
 
 
 def test_filler_of_an_absent_modality_changes_nothing() -> None:

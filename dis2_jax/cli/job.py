@@ -71,15 +71,16 @@ def job(arguments: argparse.Namespace) -> Iterator[Watchdog]:
     if place is not None:
         # JAX warns of proxies and says what it connects to; Gloo has its own lines.
         logging.getLogger("jax").setLevel(logging.ERROR)
-    from dis2_jax.distributed.ending import leaving_at_once
-    from dis2_jax.distributed.start import start, who
     from dis2_jax.distributed.watchdog import Watchdog
 
+    if place is None:
+        with Watchdog(hang) as watchdog:
+            yield watchdog
+        return
+    from dis2_jax.distributed.ending import leaving_at_once
+    from dis2_jax.distributed.start import start, who
+
     with leaving_at_once():
-        if place is None:
-            with Watchdog(hang) as watchdog:
-                yield watchdog
-            return
         start(place, timeouts)
         with Watchdog(_DEFAULT.hang if hang is None else hang, who=who()) as watchdog:
             watchdog.expect("starting", long=True)

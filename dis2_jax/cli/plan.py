@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> None:
         for topology in dict.fromkeys(r.topology for r in requests):
             starts = [r for r in requests if r.topology == topology]
             limit = (arguments.max_batch or 64) * starts[0].machine.chips
-            found = search.search(starts, compile_row, with_batch=_with_batch, limit=limit)
+            found = search.search([[r] for r in starts], compile_row, with_batch=_with_batch, limit=limit)
             rows += found.rows
             notes += [*found.pruned, _best(found.best, topology)]
         requests = [r.request for r in rows]
@@ -194,7 +194,7 @@ def _show(lines: list[Line], notes: list[str], arguments: argparse.Namespace) ->
     from dis2_jax.planning import table
 
     grid = table.grid(lines)
-    remarks = [*table.reasons(lines), *notes]
+    remarks = [*table.reasons(lines), *notes, *table.remarks(lines)]
     print()
     print(text_grid(grid, width=150))
     print("\n".join(["", *remarks] if remarks else []))

@@ -39,32 +39,32 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
 def _read_config(arguments: argparse.Namespace, rest: list[str]) -> Any:
     from dis2_jax import config_file
     from dis2_jax.schema import Dis2Error
-    from dis2_jax.training.loop import absolute_data
 
     if arguments.config:
-        config = config_file.load(arguments.config, rest)
-    elif (Path(arguments.workdir) / config_file.CONFIG_FILE).is_file():
-        config = config_file.override(config_file.read(arguments.workdir), config_file.parse_overrides(rest))
-    else:
-        raise Dis2Error(f"workdir {arguments.workdir} holds no run yet: give --config configs/<name>.py")
-    return absolute_data(config)
+        return config_file.load(arguments.config, rest)
+    if (Path(arguments.workdir) / config_file.CONFIG_FILE).is_file():
+        return config_file.override(config_file.read(arguments.workdir), config_file.parse_overrides(rest))
+    raise Dis2Error(f"workdir {arguments.workdir} holds no run yet: give --config configs/<name>.py")
 
 
 def _train(arguments: argparse.Namespace, rest: list[str], watchdog: Watchdog) -> int:
     import jax
 
+    from dis2_jax.distributed.jointly import jointly
+
+    with jointly():
+        config = _read_config(arguments, rest)
     # Orbax warns when a save is slower than the steps before the next one: nothing that a user must act on.
     logging.getLogger("absl").setLevel(logging.ERROR)
 
-    from dis2_jax.distributed.jointly import jointly
     from dis2_jax.evaluation.validate import SplitValidator
     from dis2_jax.schema import DatasetCard
     from dis2_jax.training.everywhere import check_same_everywhere
-    from dis2_jax.training.loop import resume_command, train
+    from dis2_jax.training.loop import absolute_data, resume_command, train
 
     workdir = arguments.workdir
     with jointly():
-        config = _read_config(arguments, rest)
+        config = absolute_data(config)
         card = DatasetCard.load(config.data.dir).select(config.data.modalities)
         validator = SplitValidator(config, card)
     check_same_everywhere(config, card, workdir)

@@ -7,13 +7,12 @@ rotation is on, everything happens in one resampling (``Affine``), so nothing is
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 
 import numpy as np
 
 from dis2_jax.config import DataConfig
-from dis2_jax.data.resample import UNIT, Positions, Sampler, turned
+from dis2_jax.data.resample import Positions, interpolated, nearest, turned
 from dis2_jax.schema import Dis2Error
 
 
@@ -49,8 +48,8 @@ class Window:
     @property
     def positions(self) -> Positions:
         """Where the output's pixels lie on the tile."""
-        rows = np.arange(self.top, self.top + self.height, dtype=np.int32) * np.int32(UNIT)
-        cols = np.arange(self.left, self.left + self.width, dtype=np.int32) * np.int32(UNIT)
+        rows = np.arange(self.top, self.top + self.height, dtype=np.float32)
+        cols = np.arange(self.left, self.left + self.width, dtype=np.float32)
         flip_i, flip_j = (-1 if f else 1 for f in (self.turn.flip_rows, self.turn.flip_cols))
         if self.turn.transpose:
             return Positions(np.zeros_like(cols), rows[::flip_j], cols[::flip_i], np.zeros_like(rows))
@@ -71,23 +70,24 @@ class Affine:
     matrix: tuple[tuple[float, float], tuple[float, float]]
 
     def image(self, x: np.ndarray) -> np.ndarray:
-        """Sample a raster ``[H, W, C]`` bilinearly: see ``Sampler.image``."""
-        return self._sampler.image(x)
+        """Sample a raster ``[H, W, C]`` bilinearly, mirrored outside: see ``resample.interpolated``."""
+        (a, b), (c, d) = self.matrix
+        linear = np.array([[d, c], [b, a]])  # column before row
+        middle = (np.array(self.size[::-1]) - 1) / 2
+        shift = np.array(self.centre[::-1]) - linear @ middle
+        return interpolated(x, np.column_stack([linear, shift]), self.size)
 
     def label(self, y: np.ndarray) -> np.ndarray:
         """Sample a label uint8 ``[H, W]`` at nearest pixels: ``[h, w]``; outside the tile ignored."""
-        return self._sampler.label(y)
+        return nearest(y, self.positions)
 
-    @functools.cached_property
+    @property
     def positions(self) -> Positions:
         """Where the output's pixels lie on the tile."""
         u, v = (np.arange(n) - (n - 1) / 2 for n in self.size)
         (row, a, b), (col, c, d) = ((p, *m) for p, m in zip(self.centre, self.matrix, strict=True))
-        return Positions(*(_units(p) for p in (row + a * u, b * v, col + c * u, d * v)))
-
-    @functools.cached_property
-    def _sampler(self) -> Sampler:
-        return Sampler(self.tile, self.positions)
+        found = (row + a * u, b * v, col + c * u, d * v)
+        return Positions(*(p.astype(np.float32) for p in found))
 
 
 Geometry = Window | Affine
@@ -114,6 +114,11 @@ def crop_size(data: DataConfig, tile: tuple[int, int]) -> tuple[int, int]:
     return size
 
 
+def resamples(data: DataConfig) -> bool:
+    """Whether samples lie between the tile's pixels: then every geometry is an ``Affine``."""
+    return data.scale != (1.0, 1.0) or data.rotate_degrees != 0.0
+
+
 def draw_geometry(tile: tuple[int, int], data: DataConfig, rng: np.random.Generator) -> Geometry:
     """Draw how one training sample lies on a tile of ``tile`` = (height, width) pixels.
 
@@ -122,7 +127,7 @@ def draw_geometry(tile: tuple[int, int], data: DataConfig, rng: np.random.Genera
     tile.
     """
     size = crop_size(data, tile)
-    free = data.scale != (1.0, 1.0) or data.rotate_degrees != 0.0
+    free = resamples(data)
     turn = _draw_turn(data, rng, quarter=free or (size[1] <= tile[0] and size[0] <= tile[1]))
     if free:
         return _draw_affine(tile, size, turn, data, rng)
@@ -158,7 +163,3 @@ def _draw_affine(
     centre = rng.uniform(np.minimum(reach, sides - reach), np.maximum(reach, sides - reach))
     (a, b), (c, d) = matrix.tolist()
     return Affine(tile=tile, size=size, centre=(float(centre[0]), float(centre[1])), matrix=((a, b), (c, d)))
-
-
-def _units(p: np.ndarray) -> np.ndarray:
-    return np.rint(p * UNIT).astype(np.int32)

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
+
+
+class Drawn(TypedDict):
+    """What was drawn for each row, for the accelerator to carry out; ``[h, w]`` is the size of the samples.
+
+    ``row``, ``col`` (float32 ``[B, h]``), ``row_along``, ``col_along`` (``[B, w]``): see ``resample.Positions``.
+    ``tones``: optical modality -> float32 ``[B, 4, C]``: gain, offset, lowest and highest value.
+    """
+
+    row: np.ndarray
+    row_along: np.ndarray
+    col: np.ndarray
+    col_along: np.ndarray
+    tones: dict[str, np.ndarray]
 
 
 class Batch(TypedDict):
@@ -18,6 +32,9 @@ class Batch(TypedDict):
     ``index``: int32 ``[B]``, record number in the split; in training on scenes the number of the draw.
 
     A tile that has none of the modalities in use is all ignored (label 255).
+
+    Training batches with ``data.augment = 'device'`` hold whole tiles as they are stored instead, ``image`` in the
+    stored dtypes and ``label`` uint8, and ``drawn``.
     """
 
     image: dict[str, np.ndarray]
@@ -25,6 +42,7 @@ class Batch(TypedDict):
     available: np.ndarray
     valid: np.ndarray
     index: np.ndarray
+    drawn: NotRequired[Drawn]
 
 
 class Rows(Batch):

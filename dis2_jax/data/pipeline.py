@@ -25,10 +25,11 @@ from dis2_jax.data.augment import crop_size
 from dis2_jax.data.batch import Batch
 from dis2_jax.data.normalize import statistics
 from dis2_jax.data.opening import open_tiles
+from dis2_jax.data.raw_batch import RawTrainBatch
 from dis2_jax.data.samples import EvalBatch, TrainBatch, seeded
 from dis2_jax.data.skips import SkipCount
 from dis2_jax.data.stream import TrainStream, read_options
-from dis2_jax.data.tileset import Draws
+from dis2_jax.data.tileset import Draws, TileSet
 from dis2_jax.schema import DatasetCard, Dis2Error
 
 
@@ -67,7 +68,7 @@ def open_train_stream(
     _check_statistics(card, data)
     numbers = draw_order(source.draws, seed=seed, samples=data.samples_per_epoch)
     batches = numbers.random_map(seeded).batch(
-        local, drop_remainder=True, batch_fn=TrainBatch(source, card, data)
+        local, drop_remainder=True, batch_fn=train_batch(source, card, data)
     )
     epoch = data.samples_per_epoch or sum(d.count for d in source.draws)
     return TrainStream(
@@ -77,6 +78,11 @@ def open_train_stream(
         steps_per_epoch=-(-epoch // data.batch_size),
         max_skips=data.max_skips,
     )
+
+
+def train_batch(source: TileSet, card: DatasetCard, data: DataConfig) -> TrainBatch:
+    """Return what makes a batch of draws, as ``data.augment`` wants it."""
+    return (RawTrainBatch if data.augment == "device" else TrainBatch)(source, card, data)
 
 
 def draw_order(draws: Sequence[Draws], *, seed: int, samples: int) -> grain.MapDataset:

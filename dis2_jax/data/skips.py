@@ -85,10 +85,13 @@ class SkipCount:
 
 def without_texts(rows: Rows) -> Batch:
     """Return the batch alone."""
-    return Batch(
+    batch = Batch(
         image=rows["image"],
         label=rows["label"],
         available=rows["available"],
         valid=rows["valid"],
         index=rows["index"],
     )
+    if "drawn" in rows:
+        batch["drawn"] = rows["drawn"]
+    return batch

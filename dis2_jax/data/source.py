@@ -94,6 +94,11 @@ class TileSource:
         """Every record is one draw."""
         return (Draws(len(self)),)
 
+    @property
+    def dtypes(self) -> dict[str, np.dtype]:
+        """As stored."""
+        return {n: np.dtype(self._features["image"][n].np_dtype) for n in self.card.modality_names}
+
     def draw(self, number: int, rng: np.random.Generator) -> StoredTile:
         """Read record ``number``; nothing in it is random."""
         del rng

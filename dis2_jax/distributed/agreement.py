@@ -76,16 +76,15 @@ def card_part(card: DatasetCard) -> Any:
     return json.loads(card.to_json())
 
 
-def code_part(*, commit: str | None, versions: Mapping[str, str]) -> dict[str, Any]:
-    """Versions of what computes, and a digest of this package's source files."""
+def code_part(versions: Mapping[str, str]) -> dict[str, Any]:
+    """Versions of what computes, and a digest of this package's source files (a commit says less: files change)."""
     source = hashlib.sha256()
     root = Path(dis2_jax.__file__).parent
     for path in sorted(root.rglob("*.py")):
         source.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
     return {
         "source digest": source.hexdigest()[:12],
-        "commit": commit,
-        "python": platform.python_version(),
+        "python": ".".join(platform.python_version_tuple()[:2]),
         **versions,
     }
 

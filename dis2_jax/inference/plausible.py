@@ -28,15 +28,17 @@ _FAR = {"optical": 10.0, "height": 6.0, "sar": 6.0, "other": 6.0}
 """Distance of the means, in standard deviations, that is out of the ordinary (snow in a green city: 6)."""
 _WIDE, _NARROW = 8.0, 1 / 50
 """Ratio of the deviations that is."""
+_ALIKE = 0.2
+"""Readings whose badness differs by less are told apart by their order."""
 _DEGREES_EQUAL_AREA = "EPSG:6933"
 
 _FACTORS = {
-    "optical": (255.0, 65535 / 255, 10_000.0, 1000.0, 100.0),
+    "optical": (255.0, 65535 / 255, 100.0, 1000.0, 10_000.0),
     "height": (10.0, 100.0, 1000.0),
     "sar": (10.0, 100.0),
     "other": (10.0, 100.0, 255.0, 1000.0, 10_000.0),
 }
-"""Between usual units of a kind of modality."""
+"""Between usual units of a kind of modality; of two alike the first when multiplying, the last when dividing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +135,9 @@ def value_doubt(x: np.ndarray, modality: Modality, *, whole: bool) -> str:
         if (d := _distance(y, mean, std)).fits
     ]
     if better:
-        return f"{head}they would fit {min(better)[1]}, so the unit may be another; convert the file if it is"
+        near = min(better)[0] + _ALIKE
+        how = next(how for badness, how in better if badness <= near)
+        return f"{head}they would fit {how}, so the unit may be another; convert the file if it is"
     if far or decibels:
         more = ", and whether it is above ground or above sea level" if modality.kind == "height" else ""
         return f"{head}check the unit{more}"
@@ -172,10 +176,10 @@ def _other_scale(x: np.ndarray, mean: np.ndarray) -> bool:
 
 def _readings(x: np.ndarray, modality: Modality, *, whole: bool) -> Iterator[tuple[str, np.ndarray]]:
     """Ways in which the numbers may be meant."""
-    for factor in _FACTORS[modality.kind]:
-        if not (whole and modality.kind == "optical"):
-            yield f"multiplied by {factor:g}", x * factor
-        yield f"divided by {factor:g}", x / factor
+    factors = _FACTORS[modality.kind]
+    if not (whole and modality.kind == "optical"):
+        yield from ((f"multiplied by {factor:g}", x * factor) for factor in factors)
+    yield from ((f"divided by {factor:g}", x / factor) for factor in reversed(factors))
     if modality.kind != "sar":
         return
     to_decibels: dict[str, Callable[[np.ndarray], np.ndarray]] = {

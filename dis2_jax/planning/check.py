@@ -23,7 +23,7 @@ from dis2_jax.schema import Dis2Error
 from dis2_jax.sharding.mesh import put_batch
 from dis2_jax.sharding.placement import make_placement
 from dis2_jax.training.optimizer import make_optimizer
-from dis2_jax.training.state import TrainState, build_model, create_state
+from dis2_jax.training.state import TrainState, build_model, create_state, initializer
 
 MATRIX = 1536
 VECTOR = 32 * 2**20
@@ -173,7 +173,7 @@ def _point(config: Config, size: Size, *, chip: Chip, steps: int) -> Point:
         return create_state(model, optimizer, seed=0, ema=ema, accumulate=accumulate)
 
     with active(placement), jax.default_prng_impl("unsafe_rbg"):
-        state = [jax.jit(create, out_shardings=placement.shardings(jax.eval_shape(create)))()]
+        state = [initializer(create, placement.shardings(jax.eval_shape(create)))()]
     data = put_batch(random_batch(card, tile=tile, batch=size.batch), placement.mesh)
 
     def step() -> Any:

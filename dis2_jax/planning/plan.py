@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 from dis2_jax.config import Config
+from dis2_jax.planning.axes import plan_axes
 from dis2_jax.planning.model import Prediction, predict
 from dis2_jax.planning.request import Request, Row
 from dis2_jax.planning.topology import parse_topology
@@ -38,8 +39,7 @@ def make_request(
 ) -> Request:
     """One row's request: ``batch`` tiles over all chips. Raises ``Dis2Error`` for a machine or size that is none."""
     machine = parse_topology(topology)
-    if strategy == "hsdp" and not axes and machine.chip.platform == "cuda":
-        axes = f"data:{machine.shape[0]},fsdp:-1"  # devices that are not there do not tell their hosts as real ones do
+    axes = axes or plan_axes(strategy, machine, tile=tile, classes=len(card.legend))
     if batch < 1:
         raise Dis2Error(f"a global batch of {batch}: it must be at least 1")
     values = config.to_dict()

@@ -22,57 +22,83 @@ class Search:
 
 
 def search(
-    starts: Sequence[Request],
+    ladders: Sequence[Sequence[Request]],
     compile_row: Compile,
     *,
     with_batch: Callable[[Request, int], Request],
     limit: int,
 ) -> Search:
-    """Double the batch of every start (a strategy) while it fits, pays and stays below ``limit`` tiles.
+    """Double the batch of every strategy while it fits, pays and stays below ``limit`` tiles.
 
-    Memory grows with the batch, so that nothing above a batch that does not fit is compiled, nor a batch that two
-    smaller ones say will not fit.
+    A ladder holds one strategy under policies that need ever less memory and ever more time (rematerialisation).
+    Memory grows with the batch: nothing above a batch that does not fit is compiled, nor one that two smaller ones say
+    will not fit. A policy is tried from the batch on that did not fit under the one before it.
     """
     rows: list[Row] = []
     pruned: list[str] = []
-    for start in starts:
-        tried: list[Row] = []
-        request: Request | None = start
-        while request is not None:
-            row = compile_row(request)
-            rows.append(row)
-            tried.append(row)
-            request, why = _next(tried, with_batch=with_batch, limit=limit)
-            if why:
-                pruned.append(why)
+    for ladder in ladders:
+        batch: int | None = ladder[0].config.data.batch_size
+        for start in ladder:
+            if batch is None:
+                pruned.append(f"{_name(start)}: memory was not what ended the one before")
+                continue
+            tried, why, batch = _climb(
+                with_batch(start, batch), compile_row, with_batch=with_batch, limit=limit
+            )
+            rows += tried
+            pruned.append(why)
     speeds = {id(r): p.tiles_per_second for r in rows if r.fits and (p := predicted(r))}
     best = max((r for r in rows if id(r) in speeds), key=lambda r: speeds[id(r)], default=None)
     return Search(tuple(rows), tuple(pruned), best)
 
 
-def _next(
-    tried: Sequence[Row], *, with_batch: Callable[[Request, int], Request], limit: int
-) -> tuple[Request | None, str]:
-    """The next batch of a strategy and no reason, or none and the reason."""
+def _climb(
+    start: Request, compile_row: Compile, *, with_batch: Callable[[Request, int], Request], limit: int
+) -> tuple[list[Row], str, int | None]:
+    """(rows, why it ended, the batch that is too large for memory if that was why)."""
+    tried = [compile_row(start)]
+    while (step := _next(tried, limit=limit)).batch is not None:
+        tried.append(compile_row(with_batch(start, step.batch)))
+    return tried, f"{_name(start)}: {step.why}", step.too_large
+
+
+def _name(request: Request) -> str:
+    return f"{request.topology} {request.config.sharding.strategy}"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Step:
+    """The next batch, or why there is none."""
+
+    batch: int | None = None
+    why: str = ""
+    too_large: int | None = None
+
+
+def _next(tried: Sequence[Row], *, limit: int) -> _Step:
     last = tried[-1]
-    request = last.request
-    batch = request.config.data.batch_size
-    name = f"{request.topology} {request.config.sharding.strategy}: batches above {batch}"
+    batch = last.request.config.data.batch_size
     if not last.fits:
         reason = last.failure.reason if last.failure else "does not fit"
-        return None, f"{name}: {batch} {'does not fit' if reason == 'does not fit' else 'was ' + reason}"
+        memory = reason == "does not fit"
+        return _Step(
+            why=f"{batch} tiles {'do not fit' if memory else 'were ' + reason}",
+            too_large=batch if memory else None,
+        )
     if 2 * batch > limit:
-        return None, f"{name}: above the limit of {limit}"
+        return _Step(why=f"more than {batch} tiles are above the limit of {limit}")
     if len(tried) > 1:
         before, now = (predicted(r) for r in tried[-2:])
         assert before is not None
         assert now is not None
         gain = now.tiles_per_second / before.tiles_per_second
         if gain < WORTH:
-            return None, f"{name}: doubling to {batch} brought {100 * (gain - 1):.1f} % more speed"
+            return _Step(why=f"doubling to {batch} tiles brought {100 * (gain - 1):.1f} % more speed")
         peaks = [r.facts.memory.peak for r in tried[-2:] if r.facts]
-        chip = request.machine.chip
+        chip = last.request.machine.chip
         expected = peaks[1] + 2 * (peaks[1] - peaks[0])
         if expected > chip.memory // chip.devices_per_chip:
-            return None, f"{name}: {2 * batch} would need about {expected / 2**30:.1f} GiB"
-    return with_batch(request, 2 * batch), ""
+            return _Step(
+                why=f"{2 * batch} tiles would need about {expected / 2**30:.1f} GiB", too_large=2 * batch
+            )
+    return _Step(batch=2 * batch)

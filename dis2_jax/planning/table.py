@@ -49,6 +49,21 @@ def reasons(lines: Sequence[Line]) -> list[str]:
     ]
 
 
+def remarks(lines: Sequence[Line]) -> list[str]:
+    """What the figures of these rows rest on, where it is not the same for all."""
+    facts = [line.row.facts for line in lines if line.row.facts]
+    found = []
+    if any(f.cycles is not None for f in facts):
+        found.append(
+            "compiler: the TPU compiler's estimate of its cycles, over the clock; collectives are not in it"
+        )
+    if any(f.flops_source != "XLA" for f in facts):
+        found.append("GFLOP of NVIDIA rows are those of the traced step: XLA counts none ahead of time")
+    if any(line.row.scaled_from for line in lines):
+        found.append("compile s 'as T': not compiled, but the row of T in larger groups")
+    return found
+
+
 def strategy(line: Line) -> str:
     """Strategy, with its axes where they were given."""
     sharding = line.row.request.config.sharding

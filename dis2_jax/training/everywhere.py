@@ -11,7 +11,7 @@ from dis2_jax.distributed.agreement import card_part, check_agreement, check_sha
 from dis2_jax.distributed.jointly import jointly, several
 from dis2_jax.schema import DatasetCard
 from dis2_jax.training.checkpoint import find_step
-from dis2_jax.training.environment import checkout, package_versions
+from dis2_jax.training.environment import package_versions
 from dis2_jax.training.workdir import read_card
 
 
@@ -41,4 +41,4 @@ def check_same_weights_everywhere(
 
 
 def _code() -> dict[str, Any]:
-    return code_part(commit=checkout()[0], versions=package_versions())
+    return code_part(package_versions())

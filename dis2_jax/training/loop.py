@@ -27,6 +27,7 @@ from dis2_jax.models.layout import active
 from dis2_jax.schema import DatasetCard, Dis2Error, Scenario
 from dis2_jax.sharding.mesh import check_batch_size, put_batch
 from dis2_jax.sharding.placement import Placement, make_placement
+from dis2_jax.training.augment import device_augment
 from dis2_jax.training.checkpoint import Checkpoints, with_sharding
 from dis2_jax.training.environment import SessionLog
 from dis2_jax.training.logs import Progress, RunLog, Speed
@@ -137,7 +138,13 @@ def train(
             mesh=mesh,
             model=model,
             students=Scenario.students(config.model.students, card.modality_names),
-            train_step=make_train_step(model, optimizer, config, steps_per_epoch=stream.steps_per_epoch),
+            train_step=make_train_step(
+                model,
+                optimizer,
+                config,
+                steps_per_epoch=stream.steps_per_epoch,
+                augment=device_augment(card, config.data) if config.data.augment == "device" else None,
+            ),
             steps_per_epoch=stream.steps_per_epoch,
             validator=validator,
             checkpoints=checkpoints,
@@ -409,7 +416,7 @@ class _Run:
 
 def _put(batch: Batch, *, mesh: Mesh) -> Any:
     """Onto the mesh, without what the step does not read."""
-    return put_batch({k: batch[k] for k in ("image", "label", "available")}, mesh)
+    return put_batch({k: v for k, v in batch.items() if k not in ("valid", "index")}, mesh)
 
 
 def absolute_data(config: Config) -> Config:

@@ -16,6 +16,7 @@ from dis2_jax.losses import distillation_weight, dlkd_loss
 from dis2_jax.models.dis2 import DIS2
 from dis2_jax.models.layout import current
 from dis2_jax.schema import Dis2Error, Scenario
+from dis2_jax.training.augment import Augment
 from dis2_jax.training.state import Accumulated, TrainState, Tree
 
 Metrics = dict[str, jax.Array]
@@ -50,11 +51,17 @@ def check_scenarios(config: TrainConfig, students: Sequence[Scenario]) -> None:
 
 
 def make_train_step(
-    model: DIS2, optimizer: optax.GradientTransformation, config: Config, *, steps_per_epoch: int
+    model: DIS2,
+    optimizer: optax.GradientTransformation,
+    config: Config,
+    *,
+    steps_per_epoch: int,
+    augment: Augment | None = None,
 ) -> TrainStep:
     """Build the step. Metrics: ``loss``, ``loss/<term>``, ``norm/{gradients,updates,parameters}``, float32 scalars.
 
-    ``batch``: ``image`` {name: ``[B, H, W, C]``}, ``label`` ``[B, H, W]``, ``available`` ``[B, M]``. Parameters,
+    ``batch``: ``image`` {name: ``[B, H, W, C]``}, ``label`` ``[B, H, W]``, ``available`` ``[B, M]``, or what
+    ``augment`` makes that of. Parameters,
     optimiser slots, averages and statistics of modules that the step does not use come out bit-identical.
     """
 
@@ -96,6 +103,7 @@ def make_train_step(
     def body(
         state: TrainState, batch: Mapping[str, Any], scenarios: tuple[Scenario, ...]
     ) -> tuple[TrainState, Metrics]:
+        batch = augment(batch) if augment is not None else batch
         names = model.used_modules(scenarios)
         used = {name: tree for name, tree in state.params.items() if name in names}
         gradients, (terms, batch_stats) = jax.grad(loss_fn, has_aux=True)(used, state, batch, scenarios)

@@ -65,6 +65,11 @@ class MemberTiles:
         """Draws in an epoch."""
         return self._repeats * sum(d.count for d in self._source.draws)
 
+    @property
+    def dtypes(self) -> dict[str, np.dtype]:
+        """By the mixture's names; what the member lacks is not there."""
+        return {joint: self._source.dtypes[own] for joint, own in self._names.items()}
+
     def __len__(self) -> int:
         return self._per_tile * len(self._source)
 

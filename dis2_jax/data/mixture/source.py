@@ -24,6 +24,7 @@ class MixtureSource:
     def __init__(self, dataset_dir: str | Path, split: str, card: DatasetCard) -> None:
         self.dir = Path(dataset_dir)
         self.split = split
+        self.card = card
         stored = DatasetCard.load(self.dir)
         check_same_card(self.dir, stored, card)
         check_split(self.dir, stored, split)
@@ -42,6 +43,15 @@ class MixtureSource:
     def draws(self) -> tuple[Draws, ...]:
         """One group per member."""
         return tuple(Draws(m.draw_count, m.member.weight) for m in self._members)
+
+    @property
+    def dtypes(self) -> dict[str, np.dtype]:
+        """What holds the values of every member."""
+        found: dict[str, np.dtype] = {}
+        for member in self._members:
+            for name, dtype in member.dtypes.items():
+                found[name] = np.result_type(found.get(name, dtype), dtype)
+        return {m.name: found.get(m.name, np.dtype(np.uint8)) for m in self.card.modalities}
 
     def __len__(self) -> int:
         return self._ends[-1]

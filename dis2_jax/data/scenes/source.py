@@ -56,6 +56,11 @@ class SceneSource:
         """As many windows as tiles fit into the valid area."""
         return (Draws(self._sampler.count),)
 
+    @property
+    def dtypes(self) -> dict[str, np.dtype]:
+        """As the index says."""
+        return {n: np.dtype(self._dtypes[n]) for n in self.card.modality_names}
+
     def __len__(self) -> int:
         return self._ends[-1]
 
