@@ -16,10 +16,12 @@ import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
 from dis2_jax.config import Config
+from dis2_jax.models.layout import active
 from dis2_jax.schema import ClassLegend, DatasetCard, Dis2Error, Modality
-from dis2_jax.sharding.mesh import check_batch_size, data_mesh, put_batch, replicated
+from dis2_jax.sharding.mesh import check_batch_size, put_batch
+from dis2_jax.sharding.placement import make_placement
 from dis2_jax.training.optimizer import make_optimizer
-from dis2_jax.training.state import build_model, create_state
+from dis2_jax.training.state import TrainState, build_model, create_state
 from dis2_jax.training.step import compiled_flops, make_train_step, scenarios_at
 
 
@@ -81,7 +83,7 @@ class StepBench:
 def bench_step(
     config: Config, card: DatasetCard, *, tile: tuple[int, int], batch: int, steps: int
 ) -> StepBench:
-    """Compile and run the training step of ``config`` on random tiles, data parallel on all devices.
+    """Compile and run the training step of ``config`` on random tiles, spread as ``config.sharding`` says.
 
     Raises ``Dis2Error`` for sizes that the model or the devices cannot take.
     """
@@ -89,17 +91,19 @@ def bench_step(
         raise Dis2Error(f"bench: steps = {steps}, batch = {batch}: both must be at least 1")
     if config.model.dtype == "float64" and jax.dtypes.canonicalize_dtype(np.float64) != np.float64:
         raise Dis2Error("bench: float64 needs x64: set JAX_ENABLE_X64=1")
-    mesh = data_mesh()
+    placement = make_placement(config.sharding)
+    mesh = placement.mesh
     check_batch_size(batch, mesh)
     model = build_model(config.model, card, tile=tile)
     optimizer = make_optimizer(config.optimizer, steps=config.train.steps)
     scenarios = scenarios_at(0, config.train, model.scenarios[1:])
-    with jax.set_mesh(mesh):
-        ema, accumulate = config.optimizer.ema > 0, config.optimizer.accumulate > 1
-        init = jax.jit(
-            lambda: create_state(model, optimizer, seed=config.train.seed, ema=ema, accumulate=accumulate),
-            out_shardings=replicated(mesh),
-        )
+    ema, accumulate = config.optimizer.ema > 0, config.optimizer.accumulate > 1
+
+    def create() -> TrainState:
+        return create_state(model, optimizer, seed=config.train.seed, ema=ema, accumulate=accumulate)
+
+    with active(placement):
+        init = jax.jit(create, out_shardings=placement.shardings(jax.eval_shape(create)))
         # Any random parameters will do, and these compile three times as fast as the training's.
         with jax.default_prng_impl("unsafe_rbg"):
             state = init()

@@ -160,6 +160,17 @@ class TrainConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ShardingConfig:
+    """How a run is spread over its devices; no number of the result depends on it."""
+
+    strategy: Literal["single", "dp", "zero1", "fsdp", "hsdp"] = "dp"
+    """`single`: one device; `dp`: tiles; `zero1`: tiles, and optimiser slots and averages; `fsdp`: parameters too;
+    `hsdp`: fsdp inside each slice or host, dp between them."""
+    axes: str = ""
+    """Mesh axes and sizes such as `data:-1,fsdp:4`, -1 fills (data, fsdp, rows, classes); empty: the strategy's."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """One run."""
 
@@ -169,6 +180,7 @@ class Config:
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    sharding: ShardingConfig = dataclasses.field(default_factory=ShardingConfig)
 
     def __post_init__(self) -> None:
         _check(self)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+import warnings
 
 import pytest
 
+from dis2_jax.cli import evaluate
 from dis2_jax.cli.main import build_parser, main
 
 COMMANDS = [
@@ -38,6 +40,10 @@ COMMANDS = [
     ["bench"],
     ["bench", "step"],
     ["bench", "predict"],
+    ["bench", "plan"],
+    ["bench", "input"],
+    ["bench", "encodings"],
+    ["plan"],
 ]
 
 
@@ -102,6 +108,17 @@ def test_help_needs_neither_jax_nor_tensorflow_datasets():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_warnings_of_libraries_are_not_for_the_user(monkeypatch, capsys):
+    monkeypatch.setattr(evaluate, "run", lambda *_: warnings.warn("of a library", stacklevel=1))
+    command = ["evaluate", "--workdir", "W"]
+    with pytest.raises(UserWarning):
+        main(command)  # called from Python they stay
+    monkeypatch.setattr(sys, "argv", ["dis2", *command])
+    monkeypatch.setattr(sys, "warnoptions", [])
+    assert main() == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_python_dash_m_and_the_exit_status():

@@ -10,6 +10,7 @@ from tiny_run import Fake, fake_variables, stand_in_run
 from dis2_jax.cli.main import main
 from dis2_jax.data.normalize import normalize
 from dis2_jax.evaluation.chosen import Choice, complete, open_study
+from dis2_jax.evaluation.degrade import sweep as sweeping
 from dis2_jax.evaluation.degrade.kinds import degrade, plan_conditions
 from dis2_jax.evaluation.degrade.results import CLEAN, Degraded
 from dis2_jax.evaluation.degrade.sensor import Sensor
@@ -133,6 +134,76 @@ def test_command_keeps_the_curves_of_earlier_calls(workdir, capsys):
     other = Degraded.load(folder / "degraded.json")
     assert {k for k, _, _ in other.curves} == {"shift"}, "other tiles: nothing to join"
     assert {b for _, _, b in other.curves} == {"rgb+ndsm"}
+
+
+def interrupted_after(conditions, monkeypatch, arguments):
+    """Run the command and interrupt it when so many conditions are done; the clean one counts."""
+    begun = []
+    measure = sweeping._measured
+
+    def measuring(*a):
+        if len(begun) == conditions:
+            raise KeyboardInterrupt
+        begun.append(1)
+        return measure(*a)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweeping, "_measured", measuring)
+        status = main(arguments)
+    return status, len(begun)
+
+
+def test_an_interrupted_command_goes_on_after_the_last_finished_severity(workdir, capsys, monkeypatch):
+    base = ["degrade", "--workdir", str(workdir), "--modality", "rgb", "--tiles", "2", "--batch-size", "1"]
+    noise = [*base, "--kind", "noise", "--severity", "0.5,1,2"]
+    path = workdir / "evaluation" / "degraded.unfinished.jsonl"
+    results = workdir / "evaluation" / "degraded.json"
+    assert main(noise) == 0
+    whole = results.read_bytes()
+    results.unlink()
+    assert not path.exists()
+    assert interrupted_after(3, monkeypatch, noise) == (130, 3)
+    assert "the same command goes on after 3 finished" in capsys.readouterr().err
+    path.write_text(path.read_text() + '{"point": ["noise", "rgb", 2.0], "ro')  # and the machine died
+    assert not results.exists()
+
+    assert interrupted_after(9, monkeypatch, [*base, "--kind", "shift", "--severity", "1"]) == (0, 1)
+    assert {k for k, _, _ in Degraded.load(results).curves} == {"shift"}, "no unfinished curve in the results"
+    results.unlink()
+    assert interrupted_after(9, monkeypatch, noise) == (0, 2), "the clean one, and severity 2"
+    assert results.read_bytes() == whole
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--tiles", "1"], "with another --tiles (2 there, 1 now)"),
+        (["--tiles", "2", "--seed", "1"], "with another --seed (0 there, 1 now)"),
+        ("weights", "with another weights"),
+        ("garbage", "cannot be read"),
+    ],
+)
+def test_an_unfinished_call_of_other_options_is_not_lost_unasked(
+    workdir, capsys, monkeypatch, mini_dataset, mini_card, options, message
+):
+    base = ["degrade", "--workdir", str(workdir), "--kind", "noise"]
+    same = ["--tiles", "2"]
+    assert interrupted_after(2, monkeypatch, [*base, *same])[0] == 130
+    path = workdir / "evaluation" / "degraded.unfinished.jsonl"
+    if options == "garbage":
+        path.write_text("{}\n")
+    if options == "weights":
+        variables = {"params": {k: 2 * v for k, v in fake_variables()["params"].items()}}
+        run = stand_in_run(Fake(), card=mini_card, dataset=mini_dataset)._replace(variables=variables)
+        monkeypatch.setattr("dis2_jax.evaluation.chosen.load_eval_variables", lambda *_: run)
+    before = path.read_bytes()
+    assert main([*base, *(options if isinstance(options, list) else same)]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("dis2: error: ")
+    assert message in line
+    assert "delete" in line
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize(

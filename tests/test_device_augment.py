@@ -1,6 +1,9 @@
 """Augmentation inside the step makes of a stream's tiles what the host makes of them."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -13,6 +16,7 @@ from dis2_jax.data.raw_batch import RawTrainBatch
 from dis2_jax.data.samples import Draw, TrainBatch
 from dis2_jax.data.tileset import Draws, StoredTile
 from dis2_jax.schema import ClassLegend, DatasetCard, Modality
+from dis2_jax.sharding.mesh import batch_sharding, data_mesh, put_batch
 from dis2_jax.training.augment import device_augment
 
 PLAIN = DataConfig(batch_size=4, crop=(16, 32), photometric=0.2)
@@ -108,3 +112,28 @@ def test_16_bit_rasters_of_many_channels_and_a_tiny_zoom(scale):
         assert off.max() <= 1
         if name == "a":  # not rounded; 5000 per pixel is as steep as it gets
             assert off.max() < 5000 / 10000 * 2
+
+
+def test_a_batch_split_over_devices_is_augmented_where_it_lies():
+    """In a process of its own: the number of CPU devices is fixed at start-up."""
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "4"}
+    done = subprocess.run(
+        [sys.executable, __file__], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def check_that_nothing_moves():
+    mesh = data_mesh()
+    assert mesh.size == 4
+    raw = RawTrainBatch(Tiles(), WIDE, FREE)([Draw(i, seed=i) for i in range(4)])
+    placed = put_batch({k: v for k, v in raw.items() if k not in ("skipped", "valid", "index")}, mesh)
+    program = jax.jit(device_augment(WIDE, FREE)).lower(placed).compile()
+    for collective in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
+        assert collective not in program.as_text()
+    label = program(placed)["label"]
+    assert label.sharding.is_equivalent_to(batch_sharding(mesh, label.shape), 3)
+
+
+if __name__ == "__main__":
+    check_that_nothing_moves()

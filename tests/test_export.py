@@ -1,5 +1,6 @@
 """Exports: equal to the model they come from, runnable without this package, whole or not there."""
 
+import ast
 import dataclasses
 import errno
 import hashlib
@@ -8,6 +9,7 @@ import runpy
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -233,6 +235,28 @@ def test_runner_ends_with_one_line(fake, tmp_path, monkeypatch, arguments, messa
     assert not list(tmp_path.glob("p.npy*"))
 
 
+def test_runner_is_forty_lines_of_code():
+    """Without blank lines, comments and docstrings: an example is to be read."""
+    source = Path(export_stablehlo.__file__).with_name("export_run.py").read_text()
+    documented = [n for n in ast.walk(ast.parse(source)) if isinstance(n, (ast.Module, ast.FunctionDef))]
+    texts = [n.body[0] for n in documented if ast.get_docstring(n)]
+    left_out = {i for text in texts for i in range(text.lineno, (text.end_lineno or 0) + 1)}
+    lines = {i for i, line in enumerate(source.splitlines(), 1) if line.strip() and line.strip()[0] != "#"}
+    assert len(lines - left_out) <= 40
+
+
+def test_an_older_jax_is_named_when_it_fails(fake, tmp_path, monkeypatch):
+    made, _ = fake()
+    card = card_of(made.path)
+    card["needs_jax"] = [99, 0, 0]
+    (made.path / "card.json").write_text(json.dumps(card))
+    np.save(tmp_path / "sar.npy", np.zeros((16, 16, 1)))
+    monkeypatch.setattr(sys, "argv", ["run.py", "p.npy", f"sar={tmp_path / 'sar.npy'}"])
+    with pytest.raises(SystemExit) as e:
+        runpy.run_path(str(made.path / "run.py"), run_name="__main__")
+    assert f"(jax {jax.__version__} is too old)" in str(e.value.code)
+
+
 @pytest.mark.parametrize("name", ["weights.npz", "functions/rgb.jax"])
 def test_a_flipped_bit_is_an_error_and_not_a_result(fake, name):
     made, _ = fake()
@@ -257,6 +281,7 @@ def test_card_tells_what_the_user_needs(fake):
     )
     assert card["classes"][1] == {"position": 1, "name": "building", "color": [0, 0, 255]}
     assert card["written_with"] == {"jax": jax.__version__, "platforms": ["cpu"]}
+    assert card["needs_jax"] == list(jax.__version_info__)
     assert (card["origin"]["run"], card["origin"]["step"]) == ("run", 7)
     assert list(card["functions"]) == ["rgb+ndsm", "rgb", "ndsm"]
     assert max(card["verified"]["greatest_difference"].values()) <= 1e-5
@@ -288,7 +313,7 @@ def test_a_fixed_tile_is_told_and_kept(fake, position, tile):
     predict = runner(made)["predict"]
     given = images(SETS[0], 3, height, width)
     np.testing.assert_allclose(predict(given), model.predict_proba(given), atol=1e-5)
-    with pytest.raises(ValueError, match=rf"must be \[{height}, {width}\]"):
+    with pytest.raises(ValueError, match=rf"wanted .*\(3, {height}, {width}, 1\)"):
         predict(images(SETS[0], 3, 64, 64))
 
 

@@ -1,23 +1,28 @@
-"""Eight devices do what one does. In a process of its own: the number of CPU devices is fixed at start-up."""
+"""Axes, meshes, batches on them, and the specs that rules give."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import dataclasses
+import re
 
 import jax
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh
+from jax.sharding import PartitionSpec as P
 
+from dis2_jax.config import ShardingConfig
 from dis2_jax.schema import Dis2Error
-from dis2_jax.sharding.mesh import batch_sharding, check_batch_size, data_mesh, put_batch
+from dis2_jax.sharding.axes import TILE_AXES, parse_axes
+from dis2_jax.sharding.mesh import batch_sharding, check_batch_size, data_mesh, make_mesh, put_batch
+from dis2_jax.sharding.placement import make_placement
+from dis2_jax.sharding.rules import dims_spec, leaf_spec
 
 DEVICES = 8
 
 
 def test_batch_must_split_over_the_devices() -> None:
-    mesh = jax.sharding.AbstractMesh((DEVICES,), ("data",))
+    mesh = AbstractMesh((4, 2, 2), ("data", "fsdp", "rows"))
     check_batch_size(16, mesh)
     with pytest.raises(Dis2Error, match=r"a batch of 12 .* 8 devices: set config.data.batch_size to 8 or 16"):
         check_batch_size(12, mesh)
@@ -30,94 +35,94 @@ def test_put_batch_keeps_values() -> None:
     batch = {"image": {"a": np.arange(24.0).reshape(mesh.size, 24 // mesh.size)}}
     placed = put_batch(batch, mesh)
     np.testing.assert_array_equal(placed["image"]["a"], batch["image"]["a"])
-    assert placed["image"]["a"].sharding == batch_sharding(mesh)
+    assert placed["image"]["a"].sharding == batch_sharding(mesh, (mesh.size, 24 // mesh.size))
 
 
-def test_one_step_on_eight_devices_equals_one_device() -> None:
-    """Losses, norms, parameters and running statistics, in float64: the batch statistics are global."""
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "JAX_NUM_CPU_DEVICES": str(DEVICES),
-        "JAX_ENABLE_X64": "1",
-    }
-    done = subprocess.run(
-        [sys.executable, __file__], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize(
+    ("text", "sizes"),
+    [
+        ("data:-1", (("data", 8),)),
+        ("fsdp:4, data:-1", (("data", 2), ("fsdp", 4))),
+        ("rows:2,data:4", (("data", 4), ("rows", 2))),
+    ],
+)
+def test_axes_are_read_in_a_fixed_order(text: str, sizes: object) -> None:
+    assert parse_axes(text, devices=8) == sizes
 
 
-def compare() -> None:
-    """Run one step both ways, in this process."""
-    import functools
-
-    from dis2_jax.config import Config, ModelConfig
-    from dis2_jax.models.dis2 import DIS2
-    from dis2_jax.schema import Scenario
-    from dis2_jax.sharding.mesh import replicated
-    from dis2_jax.training.optimizer import make_optimizer
-    from dis2_jax.training.state import create_state
-    from dis2_jax.training.step import make_train_step
-
-    assert jax.device_count() == DEVICES
-    config = Config(model=ModelConfig(width=8, dtype="float64", depth=1, feed_forward=16))
-    model = DIS2(
-        modalities=(("rgb", 3), ("ndsm", 1)),
-        num_classes=3,
-        students=(("rgb",),),
-        tile=(16, 16),
-        width=8,
-        depth=1,
-        feed_forward=16,
-        dtype=jax.numpy.float64,
-    )
-    optimizer = make_optimizer(config.optimizer, steps=10)
-    step = make_train_step(model, optimizer, config, steps_per_epoch=5)
-    g = np.random.default_rng(0)
-    shape = (DEVICES, 16, 16)
-    batch = {
-        "image": {"rgb": g.standard_normal((*shape, 3)), "ndsm": g.standard_normal((*shape, 1))},
-        "label": g.integers(0, 3, shape).astype(np.int32),
-        "available": np.ones((DEVICES, 2), bool),
-    }
-    batch["available"][3, 1] = False
-    batch["label"][:2, :5] = 255
-    create = functools.partial(create_state, model, optimizer, seed=0)
-    double = jax.jit(lambda: jax.tree.map(_double, create()))
-    mesh = data_mesh()
-    results = []
-    for sharding, placed in (
-        (jax.sharding.SingleDeviceSharding(jax.devices()[0]), batch),
-        (replicated(mesh), put_batch(batch, mesh)),
-    ):
-        state = jax.device_put(double(), sharding)
-        state, metrics = step(state, placed, (Scenario(("rgb",)),))
-        assert all(x.sharding.is_fully_replicated for x in jax.tree.leaves(state))
-        results.append(jax.device_get((metrics, state.params, state.batch_stats)))
-    check_that_augmenting_moves_nothing(mesh)
-    close = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-9)
-    jax.tree.map(close, *results)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "data",
+        "data:0",
+        "data:-2",
+        "tiles:8",
+        "data:2,data:4",
+        "data:4",
+        "data:3,fsdp:-1",
+        "data:-1,fsdp:-1",
+    ],
+)
+def test_axes_that_do_not_fit_are_refused(text: str) -> None:
+    with pytest.raises(Dis2Error, match=re.escape(f"config sharding.axes = {text!r}")):
+        parse_axes(text, devices=8)
 
 
-def check_that_augmenting_moves_nothing(mesh: jax.sharding.Mesh) -> None:
-    """A batch split over devices is augmented where it lies."""
-    from test_device_augment import FREE, WIDE, Tiles
-
-    from dis2_jax.data.raw_batch import RawTrainBatch
-    from dis2_jax.data.samples import Draw
-    from dis2_jax.training.augment import device_augment
-
-    raw = RawTrainBatch(Tiles(), WIDE, FREE)([Draw(i % 4, seed=i) for i in range(DEVICES)])
-    placed = put_batch({k: v for k, v in raw.items() if k not in ("skipped", "valid", "index")}, mesh)
-    program = jax.jit(device_augment(WIDE, FREE)).lower(placed).compile()
-    for collective in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
-        assert collective not in program.as_text()
-    assert program(placed)["label"].sharding.is_equivalent_to(batch_sharding(mesh), 3)
+def test_a_strategy_needs_its_axis() -> None:
+    with pytest.raises(Dis2Error, match="strategy fsdp needs the axis fsdp"):
+        make_placement(ShardingConfig("fsdp", axes="data:-1"))
 
 
-def _double(x: jax.Array) -> jax.Array:
-    return x.astype("float64") if x.dtype == "float32" else x
+def test_a_leaf_is_split_in_its_largest_dimension_that_the_axis_divides() -> None:
+    def spec(*shape: int, size: int = 8) -> P:
+        return leaf_spec(shape, axis="fsdp", size=size, min_size=1024)
+
+    assert spec(4, 4, 32, 64) == P(None, None, None, "fsdp")
+    assert spec(3, 3, 64, 32) == P(None, None, "fsdp")
+    assert spec(1, 1, 64, 64) == P(None, None, None, "fsdp")
+    assert spec(3, 100, 64) == P(None, None, "fsdp")
+    assert spec(3, 3, 4, 8) == P(), "small"
+    assert spec(4096) == P(), "a vector"
+    assert spec(7, 999) == P(), "indivisible"
+    assert spec(64, 64, size=1) == P()
 
 
-if __name__ == "__main__":
-    compare()
+def test_axes_that_a_mesh_lacks_or_that_do_not_divide_drop_out() -> None:
+    dims = (TILE_AXES, "rows")
+    assert dims_spec((8, 32, 4), dims, {"data": 2, "fsdp": 2, "rows": 4}) == P(("data", "fsdp"), "rows")
+    assert dims_spec((8, 2, 4), dims, {"data": 2, "rows": 4}) == P("data")
+    assert dims_spec((8, 2, 4), dims, {"classes": 8}) == P()
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """What a mesh asks of a device."""
+
+    id: int
+    process_index: int
+    slice_index: int | None = None
+    platform: str = "gpu"
+    device_kind: str = "fake"
+
+
+@pytest.mark.parametrize("by_slice", [False, True])
+def test_only_the_first_axes_cross_hosts_and_slices(by_slice: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def device(i: int) -> Device:
+        group = i % 2  # not in order
+        return Device(i, 0, slice_index=group) if by_slice else Device(i, group)
+
+    devices = [device(i) for i in range(8)]
+    monkeypatch.setattr("dis2_jax.sharding.mesh.Mesh", lambda grid, names, axis_types: (grid, names))
+    grid, names = make_mesh((("data", 4), ("fsdp", 2)), devices)
+    assert names == ("data", "fsdp")
+    groups = np.vectorize(lambda d: d.id % 2)(grid)
+    assert sorted(d.id for d in grid.flat) == list(range(8))
+    assert (groups == groups[:, :1]).all(), "fsdp stays inside"
+    with pytest.raises(Dis2Error, match=r"1 x 3.*make the first axis a multiple of 2"):
+        make_mesh((("data", 1), ("fsdp", 3)), devices)
+
+
+def test_default_mesh_of_hsdp_is_fsdp_within_one_group() -> None:
+    placement = make_placement(ShardingConfig("hsdp"))
+    assert dict(placement.mesh.shape) == {"data": 1, "fsdp": jax.device_count()}

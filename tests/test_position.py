@@ -14,9 +14,13 @@ from tiny_run import Fake, fake_variables
 
 from dis2_jax.config import DataConfig
 from dis2_jax.data.memory import resident_bytes
+from dis2_jax.data.opening import open_tiles
 from dis2_jax.data.pipeline import eval_batches, open_train_stream
+from dis2_jax.evaluation.evaluate import evaluate_split
+from dis2_jax.evaluation.results import Evaluation
 from dis2_jax.evaluation.scoring.measure import measure_split
 from dis2_jax.evaluation.scoring.ruler import MeasureOptions
+from dis2_jax.evaluation.tables.scores import text_table
 from dis2_jax.schema import DatasetCard, Dis2Error
 
 DATA = DataConfig(batch_size=4, crop=(16, 16), photometric=0.1, rotate_degrees=10.0, scale=(0.8, 1.25))
@@ -142,6 +146,21 @@ def test_evaluation_leaves_out_what_it_must_skip(broken, caplog):
     assert found[:12] == list(range(12))
     assert len(found) + lost == card.splits["train"]
     assert 0 < lost <= 6
+
+
+def test_scores_name_the_tiles_that_could_not_be_read(broken):
+    data = dataclasses.replace(DATA, on_error="skip")
+    card = DatasetCard.load(broken)
+    read = [b["index"][b["valid"]] for b in eval_batches(broken, card, data, split="train", batch_size=4)]
+    unread = sorted(set(range(card.splits["train"])) - set(np.concatenate(read).tolist()))
+    what = (Fake(), fake_variables(), str(broken), card, data)
+    measured = measure_split(*what, split="train", batch_size=4, options=MeasureOptions()).evaluation
+    source = open_tiles(broken, "train", card)
+    assert measured.unread == tuple(source.tile_id(i) for i in unread)
+    assert Evaluation.from_json(measured.to_json()) == measured
+    assert f"{len(unread)} tiles could not be read and are in no score: a2" in text_table(measured)
+    counted = evaluate_split(*what, split="train", batch_size=4).evaluation
+    assert counted.unread == tuple(f"record {i}" for i in unread)
 
 
 def test_a_flipped_byte_in_a_shard_can_be_skipped(tmp_path):

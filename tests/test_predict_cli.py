@@ -11,6 +11,7 @@ import subprocess
 import numpy as np
 import pytest
 import rasterio
+import rasterio.features
 from PIL import Image
 from raster_files import write_raster
 from scene_files import CRS, ORIGIN, expected, fake_model, read, scene_arrays, write_scene
@@ -58,7 +59,7 @@ def test_a_trained_workdir_end_to_end(mini_card, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "32 x 40 pixels in 2 windows" in text
     assert "answered from: ndsm 100.0 %" in text
-    assert str(out) in text
+    assert f"map:           {out}" in text
     got, profile = read(out)
     assert set(np.unique(got)) <= {0, 1, 2}
     assert (profile["crs"], got.shape) == (CRS, (32, 40))
@@ -69,6 +70,7 @@ def test_a_trained_workdir_end_to_end(mini_card, tmp_path, capsys):
 def test_everything_it_can_write(fake, tmp_path, capsys):
     arrays = scene_arrays(80, 120)
     arrays["rgb"][:40, :60] = 0
+    arrays["ndsm"][:20, :60] = np.nan
     files = write_scene(tmp_path, arrays, nodata={"rgb": 0})
     out = tmp_path / "o" / "map.tif"
     extras = [
@@ -93,7 +95,13 @@ def test_everything_it_can_write(fake, tmp_path, capsys):
     assert len(picture) > 300_000
     classes = {tuple(c) for c in np.unique(picture, axis=0)}
     assert {tuple(c) for c in fake.card.legend.colors} <= classes
-    assert "answered from: rgb+ndsm" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "answered from: rgb+ndsm" in text
+    got = read(out)[0]
+    seen = got[got != 255]
+    shares = [f"{name} {100 * (seen == k).mean():.1f} %" for k, name in enumerate(fake.classes)]
+    assert f"classes:       {', '.join(shares)}; nodata in 12.5 % of the scene" in text
+    assert f"quicklook:     {tmp_path / 'q.png'}" in text
     with rasterio.open(out.parent / "map_probabilities.tif") as f:
         assert f.descriptions == fake.classes
         assert np.isnan(f.nodata)
@@ -153,6 +161,8 @@ def bad_case(name, tmp_path, files):
         "device": ([rgb, "--device", "gpu:3", *out], "--device gpu:3: "),
         "no tif": ([rgb, "--out", tmp_path / "map.png"], "name it something.tif"),
         "over an input": ([rgb, "--modality", ndsm, "--out", files["ndsm"]], "is the input of 'ndsm'"),
+        "vector format": ([rgb, *out, "--vector", "map.shp"], "one of .gpkg, .fgb, .geojson"),
+        "simplify nothing": ([rgb, *out, "--simplify", "2px"], "give that too"),
         "folder": ([rgb, "--out", tmp_path / "d.tif"], "d.tif is a folder"),
         "twice written": ([rgb, *out, "--confidence", tmp_path / "map.tif"], "is named for two outputs"),
         "no pattern match": ([f"rgb={tmp_path}/none*.tif", *out], "matches no file"),
@@ -165,7 +175,8 @@ BAD = [
     "unknown modality", "twice", "no equals", "missing file", "cut off header", "no crs beside one",
     "no crs, two sizes", "disjoint", "band count", "missing band", "too few bands", "bands of nothing",
     "no numbers", "nodata", "reference", "window", "window text", "overlap", "batch", "share", "device", "no tif",
-    "over an input", "folder", "twice written", "no pattern match", "named in a folder run",
+    "over an input", "folder", "vector format", "simplify nothing", "twice written", "no pattern match",
+    "named in a folder run",
 ]  # fmt: skip
 
 
@@ -268,21 +279,55 @@ def test_a_read_only_disk(fake, tmp_path, capsys):
         assert read(disk / "map.tif")[0].shape == (40, 40)
 
 
-def test_polygons(fake, tmp_path):
+@pytest.mark.parametrize("suffix", [".gpkg", ".fgb", ".geojson"])
+def test_polygons_follow_the_pixels_and_are_the_same_again(fake, tmp_path, suffix):
     pyogrio = pytest.importorskip("pyogrio")
     shapely = pytest.importorskip("shapely")
-    arrays = scene_arrays(60, 80)
-    files = write_scene(tmp_path, arrays)
-    assert predict(*given(files), "--out", tmp_path / "map.tif", "--vector") == 0
-    meta, _, geometry, (names, codes, areas) = pyogrio.raw.read(tmp_path / "map.gpkg")
+    files = write_scene(tmp_path, scene_arrays(60, 80))
+    named = [tmp_path / f"{name}{suffix}" for name in "ab"]
+    for path in named:
+        assert predict(*given(files), "--out", tmp_path / "map.tif", "--vector", path) == 0
+    assert named[0].read_bytes() == named[1].read_bytes()
+    meta, _, geometry, (names, codes, areas) = pyogrio.raw.read(named[0])
     got = read(tmp_path / "map.tif")[0]
     assert "32633" in meta["crs"]
+    shapes = shapely.from_wkb(geometry)
     for k, name in enumerate(fake.classes):
         assert set(names[codes == k]) <= {name}
         assert np.isclose(areas[codes == k].sum(), 0.25 * (got == k).sum())
-    shapes = shapely.from_wkb(geometry)
-    assert np.isclose(shapely.area(shapes).sum(), 0.25 * got.size, rtol=0.02)
-    assert np.isclose(shapely.area(shapely.union_all(shapes)), shapely.area(shapes).sum(), rtol=1e-6)
+        back = rasterio.features.rasterize(
+            shapes[codes == k], got.shape, transform=rasterio.Affine(0.5, 0, ORIGIN[0], 0, -0.5, ORIGIN[1])
+        )
+        np.testing.assert_array_equal(back, got == k)
+    np.testing.assert_allclose(shapely.area(shapes), areas)
+    assert set(np.unique(shapely.get_coordinates(shapes) % 0.5)) == {0}
+
+
+@pytest.mark.parametrize("amount", ["2px", "1m"])
+def test_simplified_polygons_still_meet(fake, tmp_path, capsys, amount):
+    pyogrio = pytest.importorskip("pyogrio")
+    shapely = pytest.importorskip("shapely")
+    files = write_scene(tmp_path, scene_arrays(60, 80))
+    words = [*given(files), "--out", tmp_path / "map.tif", "--vector"]
+    assert predict(*words) == 0
+    exact = shapely.from_wkb(pyogrio.raw.read(tmp_path / "map.gpkg")[2])
+    assert predict(*words, "--simplify", amount) == 0
+    shapes = shapely.from_wkb(pyogrio.raw.read(tmp_path / "map.gpkg")[2])
+    assert shapely.get_num_coordinates(shapes).sum() < 0.6 * shapely.get_num_coordinates(exact).sum()
+    assert shapely.coverage_is_valid(shapes)
+    assert np.isclose(shapely.area(shapely.union_all(shapes)), 0.25 * 60 * 80, rtol=0.01)
+    assert np.isclose(shapely.area(shapely.union_all(shapes)), shapely.area(shapes).sum())
+    bare = write_scene(tmp_path / "bare", scene_arrays(60, 80), crs=None)
+    words = [*given(bare), "--out", tmp_path / "bare.tif", "--vector"]
+    for wrong, message in {
+        ("--simplify", "2"): "such as 2px or 1.5m",
+        ("--simplify", "0px"): "above 0",
+        ("--simplify", "1m"): "give pixels",
+        (tmp_path / "bare.geojson",): "choose .gpkg or .fgb",
+    }.items():
+        assert predict(*words, *wrong) == 2
+        assert message in capsys.readouterr().err
+        assert not list(tmp_path.glob("bare.*"))
 
 
 def test_bench_measures_whole_scenes(fake, tmp_path, capsys):

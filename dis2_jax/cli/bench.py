@@ -7,7 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dis2_jax.cli import bench_input, bench_predict
+from dis2_jax.cli import bench_input, bench_plan, bench_predict
 from dis2_jax.cli.arguments import parse_tile, write_json
 from dis2_jax.schema import CARD_FILE, DatasetCard, Dis2Error
 
@@ -19,7 +19,7 @@ DEFAULT_CLASSES = 5
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add ``bench`` with ``step``, ``predict``, ``input`` and ``encodings``."""
+    """Add ``bench`` with ``step``, ``predict``, ``plan``, ``input`` and ``encodings``."""
     bench = subparsers.add_parser("bench", help="measure speed and memory")
     which = bench.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
     parser = which.add_parser(
@@ -42,6 +42,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--json", metavar="FILE", help="also write the figures there")
     parser.set_defaults(func=run)
     bench_predict.add_parser(which)
+    bench_plan.add_parser(which)
     bench_input.add_parsers(which)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from dis2_jax.cli.arguments import refuse
@@ -18,7 +19,8 @@ def add_parser(subparsers: Any) -> None:
         description="Degrade one modality at a time (sensor noise, part of the tile missing, shift in pixels, "
         "stale height, clouds) and score the full branch and the students that still use it, against the "
         "student that ignores it. Writes W/evaluation/degraded.json, .md, .png, .svg and degraded-classes.*; "
-        "curves of earlier calls on the same weights and tiles stay.",
+        "curves of earlier calls on the same weights and tiles stay. Interrupted, the same command goes on after the "
+        "last finished severity.",
     )
     add_choice(parser)
     parser.add_argument(
@@ -34,14 +36,14 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(func=run, parser=parser)
 
 
-def run(arguments: argparse.Namespace, rest: list[str]) -> None:
-    """Measure with a progress bar, print the tables and what was written."""
+def run(arguments: argparse.Namespace, rest: list[str]) -> int:
+    """Measure with a progress bar, print the tables and what was written; 130 when interrupted."""
     refuse(rest, arguments.parser)
     severities = _numbers(arguments.severity)
     choice = read_choice(arguments)
     from tqdm import tqdm
 
-    from dis2_jax.evaluation.degrade.run import Damage, degrade_workdir
+    from dis2_jax.evaluation.degrade.run import Damage, Interrupted, degrade_workdir
     from dis2_jax.evaluation.degrade.tables import text_report
 
     damage = Damage(
@@ -57,13 +59,19 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> None:
             bar.set_description("degrade", refresh=False)
             bar.update(done - bar.n)
 
-        report = degrade_workdir(arguments.workdir, choice, damage, on_line=advance)
+        try:
+            report = degrade_workdir(arguments.workdir, choice, damage, on_line=advance)
+        except Interrupted as e:
+            bar.close()
+            print(f"dis2: {e}", file=sys.stderr)
+            return 130
     print(text_report(report.measured))
     kept = len(report.degraded.curves) - len(report.measured.curves)
     if kept:
         print(f"{kept} curves of earlier calls are in the files too.\n")
     for path in report.paths:
         print(path)
+    return 0
 
 
 def _words(text: str | None) -> tuple[str, ...]:

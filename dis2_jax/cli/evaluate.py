@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, Literal
+import contextlib
+import signal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dis2_jax.cli.arguments import refuse
+from dis2_jax.cli.job import add_job_arguments, job
 from dis2_jax.schema import Dis2Error
+
+if TYPE_CHECKING:
+    from dis2_jax.distributed.watchdog import Watchdog
 
 
 def add_parser(subparsers: Any) -> None:
@@ -67,19 +73,30 @@ def add_parser(subparsers: Any) -> None:
     measures.add_argument(
         "--details", action="store_true", help="print tables per class, scene and confidence too"
     )
+    add_job_arguments(parser)
     parser.set_defaults(func=run, parser=parser)
 
 
-def run(arguments: argparse.Namespace, rest: list[str]) -> None:
-    """Evaluate with a progress bar, print the table and what was written."""
+def run(arguments: argparse.Namespace, rest: list[str]) -> int:
+    """Evaluate with a progress bar, print the table and what was written; 0, or 128 + the signal that ended it."""
     refuse(rest, arguments.parser)
     checkpoint = parse_checkpoint(arguments.checkpoint)
+    with job(arguments) as watchdog:
+        return _evaluate(arguments, checkpoint, watchdog)
+
+
+def _evaluate(
+    arguments: argparse.Namespace, checkpoint: Literal["best", "last"] | int, watchdog: Watchdog
+) -> int:
+    import jax
     from tqdm import tqdm
 
+    from dis2_jax.distributed.jointly import several
     from dis2_jax.evaluation.run import Options, evaluate_workdir
     from dis2_jax.evaluation.scoring.ruler import MeasureOptions
     from dis2_jax.evaluation.tables.measures import details_text
     from dis2_jax.evaluation.tables.scores import text_table
+    from dis2_jax.training.signals import StopRequest
 
     options = Options(
         split=arguments.split,
@@ -95,19 +112,36 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> None:
             samples=arguments.bootstrap,
         ),
     )
-    with tqdm(desc="evaluate (compiles first)", unit="tile", leave=False) as bar:
+    first = jax.process_index() == 0
+    with (
+        tqdm(desc="evaluate (compiles first)", unit="tile", leave=False, disable=not first) as bar,
+        StopRequest(print) if several() else contextlib.nullcontext() as stop,
+    ):
 
         def advance(done: int, total: int) -> None:
+            watchdog.expect(f"the evaluation, {done} of {total} tiles done", long=True)
+            if stop is not None and stop.reached():
+                raise _Stopped
             bar.total = total
             bar.set_description("evaluate", refresh=False)
             bar.update(done - bar.n)
 
-        report = evaluate_workdir(arguments.workdir, options, on_batch=advance)
+        try:
+            report = evaluate_workdir(arguments.workdir, options, on_batch=advance)
+        except _Stopped:
+            return 128 + signal.SIGTERM
+    if not first:
+        return 0
     print(text_table(report.evaluation))
     if arguments.details:
         print(details_text(report.evaluation))
     for path in report.paths:
         print(path)
+    return 0
+
+
+class _Stopped(Exception):
+    """SIGTERM in a job of several processes, which JAX keeps from ending them."""
 
 
 def parse_checkpoint(text: str) -> Literal["best", "last"] | int:

@@ -8,6 +8,7 @@ import importlib
 import importlib.metadata
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,7 @@ COMMANDS = (
     "export",
     "report",
     "bench",
+    "plan",
     "import_torch",
     "export_torch",
 )
@@ -48,7 +50,18 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status (2: bad input, 130: interrupted)."""
+    """Run one command; returns the exit status (2: bad input, 130: interrupted).
+
+    Without ``argv`` it is the command that a user typed: warnings of libraries are then not for him (what matters
+    of them we say in our own lines), unless Python was told to show them (``-W``, ``PYTHONWARNINGS``).
+    """
+    with warnings.catch_warnings():
+        if argv is None and not sys.warnoptions:
+            warnings.simplefilter("ignore")
+        return _run(argv)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser()
     try:

@@ -26,7 +26,10 @@ _ALSO = {
     "entropy": ("entropy", "0 certain .. 1 undecided"),
     "scenario_map": ("scenarios", "which set of modalities answered each pixel"),
     "quicklook": ("quicklook", "PNG of inputs and map with a legend"),
-    "vector": ("vector", "GeoPackage of polygons with their areas; needs pip install 'dis2-jax[vector]'"),
+    "vector": (
+        "vector",
+        "polygons with their areas, .gpkg, .fgb or .geojson; needs pip install 'dis2-jax[vector]'",
+    ),
 }
 """Option -> product and help."""
 
@@ -57,6 +60,11 @@ def add_parser(subparsers: Any) -> None:
     for option, (_, text) in _ALSO.items():
         flag = f"--{option.replace('_', '-')}"
         parser.add_argument(flag, nargs="?", const="", metavar="FILE", help=f"{text} (default: beside --out)")
+    parser.add_argument(
+        "--simplify",
+        metavar="2px or 1.5m",
+        help="straighten the outlines of --vector, shared ones alike (default: they follow the pixels)",
+    )
     parser.set_defaults(func=run, parser=parser)
 
 
@@ -111,6 +119,8 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     }
     if "vector" in also:
         vector.check_installed()
+    elif arguments.simplify is not None:
+        raise Dis2Error("--simplify is for the polygons of --vector: give that too")
     files = parse_files(arguments.modality, bands=arguments.bands, nodata=arguments.nodata)
     options = _options(arguments)
     many = any(folder.has_pattern(f.path) and not f.path.exists() for f in files.values())
@@ -136,7 +146,9 @@ def _scene(
     options: SceneOptions,
 ) -> None:
     with _Bar() as bar:
-        result = model.predict_scene(files, out=out, also=also, options=options, on_windows=bar.advance)
+        result = model.predict_scene(
+            files, out=out, also=also, options=options, on_windows=bar.advance, on_note=bar.note
+        )
     print("\n".join(describe(result)))
 
 
@@ -146,7 +158,11 @@ def _folder(
     from dis2_jax.inference.folder import Watcher, predict_folder
 
     with _Bar() as bar:
-        watcher = Watcher(on_scene=bar.begin, on_windows=bar.advance)
+        watcher = Watcher(
+            on_scene=bar.begin,
+            on_windows=bar.advance,
+            on_note=lambda scene, text: bar.note(f"{scene}: {text}"),
+        )
         result = predict_folder(model, files, out, also, options, watcher=watcher)
     print("\n".join(_describe_folder(result, out)))
     for scene, why in result.failed.items():
@@ -155,32 +171,39 @@ def _folder(
 
 
 def describe(result: SceneResult) -> list[str]:
-    """Notes, files, and the shares of classes and scenarios."""
+    """Speed, shares of classes and scenarios, and where everything is."""
     height, width = result.size
     speed = height * width / 1e6 / max(result.seconds, 1e-9)
-    lines = [f"note: {note}" for note in result.notes]
-    lines.append(
-        f"{height} x {width} pixels in {result.windows} windows, {result.seconds:.1f} s ({speed:.3g} megapixels/s)"
-    )
-    lines.append(f"classes:       {_shares(result.class_pixels, height * width)}")
-    lines.append(f"answered from: {_shares(result.scenario_pixels, height * width)}")
-    return lines + [str(path) for path in result.paths.values()]
+    lines = [
+        f"{height} x {width} pixels in {result.windows} windows, {result.seconds:.1f} s ({speed:.3g} megapixels/s)",
+        f"classes:       {_shares(result.class_pixels)}{_nodata(result)}",
+        f"answered from: {_shares(result.scenario_pixels)}",
+    ]
+    return lines + [f"{name + ':':15}{path}" for name, path in result.paths.items()]
 
 
 def _describe_folder(result: FolderResult, out: Path) -> list[str]:
-    lines = [f"note: {scene}: {note}" for scene, one in result.done.items() for note in one.notes]
+    lines = []
     for one in result.done.values():
-        answered = _shares(one.scenario_pixels, one.size[0] * one.size[1])
-        lines.append(f"{one.paths['map']}: {one.size[0]} x {one.size[1]}, answered from {answered}")
+        lines.append(f"{one.paths['map']}: {one.size[0]} x {one.size[1]} pixels")
+        lines.append(f"    classes {_shares(one.class_pixels)}{_nodata(one)}")
+        lines.append(f"    answered from {_shares(one.scenario_pixels)}")
     counts = [f"{len(result.done)} scenes predicted"]
     counts += [f"{len(result.skipped)} were there already"] if result.skipped else []
     counts += [f"{len(result.failed)} failed"] if result.failed else []
     return [*lines, f"{out}: {', '.join(counts)}"]
 
 
-def _shares(pixels: Mapping[str, int], total: int) -> str:
-    named = {**pixels, "nodata": total - sum(pixels.values())}
-    return ", ".join(f"{name} {100 * n / total:.1f} %" for name, n in named.items() if n) or "nothing"
+def _shares(pixels: Mapping[str, int]) -> str:
+    """Per cent of the pixels that have an answer; what has none of them is left out."""
+    total = sum(pixels.values())
+    return ", ".join(f"{name} {100 * n / total:.1f} %" for name, n in pixels.items() if n) or "nothing"
+
+
+def _nodata(result: SceneResult) -> str:
+    pixels = result.size[0] * result.size[1]
+    missing = pixels - sum(result.class_pixels.values())
+    return f"; nodata in {100 * missing / pixels:.1f} % of the scene" if missing else ""
 
 
 def parse_files(modalities: list[str], *, bands: list[str], nodata: list[str]) -> dict[str, ModalityFile]:
@@ -221,6 +244,7 @@ def _pair(
 
 def _options(arguments: argparse.Namespace) -> SceneOptions:
     from dis2_jax.inference.scene import MAX_MISSING, SceneOptions
+    from dis2_jax.inference.vector import Simplify
 
     return SceneOptions(
         window=parse_tile(arguments.window, option="--window") if arguments.window else None,
@@ -229,6 +253,7 @@ def _options(arguments: argparse.Namespace) -> SceneOptions:
         max_missing=MAX_MISSING if arguments.max_missing is None else arguments.max_missing,
         reference=arguments.reference,
         device=arguments.device,
+        simplify=None if arguments.simplify is None else Simplify.parse(arguments.simplify),
     )
 
 
@@ -251,6 +276,9 @@ class _Bar:
         self._name = f"{scene} ({position}/{total})"
         self._bar.reset()
         self._bar.set_description(self._name)
+
+    def note(self, text: str) -> None:
+        self._bar.write(f"note: {text}")
 
     def advance(self, done: int, total: int) -> None:
         self._bar.total = total

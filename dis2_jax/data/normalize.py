@@ -26,7 +26,7 @@ def normalize(
     if mode == "card":
         mean, std = statistics(modality)
         # Whole rows at a time: numpy takes several times as long over an innermost axis of a few channels.
-        width = out.shape[-2] if out.ndim > 1 and out.flags.c_contiguous else 1
+        width = out.shape[-2] if out.size and out.ndim > 1 and out.flags.c_contiguous else 1
         rows = out.reshape(*out.shape[:-2], -1) if width > 1 else out
         rows -= np.tile(mean, width)
         rows *= np.tile(np.float32(1) / std, width)

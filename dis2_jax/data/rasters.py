@@ -279,6 +279,16 @@ def gdal_errors() -> tuple[type[Exception], ...]:
     return RasterioError, CPLE_BaseError, OSError, ValueError
 
 
+@contextlib.contextmanager
+def georeference_optional() -> Iterator[None]:
+    """Silence rasterio's warning about files without a georeference: whoever needs one looks at ``RasterInfo``."""
+    from rasterio.errors import NotGeoreferencedWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
+
+
 def palette(dataset: Any) -> np.ndarray:
     """The palette of an open rasterio dataset as uint8 ``[256, 3]``; entries it lacks are black."""
     table = np.zeros((256, 3), np.uint8)
@@ -299,7 +309,7 @@ def rasterio_window(window: Window | None) -> Any:
 
 def _open(path: FilePath) -> Any:
     import rasterio
-    from rasterio.errors import NotGeoreferencedWarning, RasterioError
+    from rasterio.errors import RasterioError
 
     local = isinstance(path, Path) and not str(path).startswith("/vsi")
     if local and Path(path).is_dir():
@@ -309,8 +319,7 @@ def _open(path: FilePath) -> Any:
     try:
         if local:
             _check_whole_png(Path(path))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with georeference_optional():
             return rasterio.open(path)
     except (RasterioError, OSError) as e:
         raise Dis2Error(

@@ -21,8 +21,9 @@ from dis2_jax.evaluation.results import Evaluation, ScenarioKind, ScenarioResult
 from dis2_jax.evaluation.scoring.ruler import CONFIDENCE_ONE, calibration_of
 from dis2_jax.evaluation.scoring.tile_table import TileCounts
 from dis2_jax.models.dis2 import DIS2
+from dis2_jax.models.layout import place_parameters
 from dis2_jax.schema import IGNORE, DatasetCard, Dis2Error, Scenario
-from dis2_jax.sharding.mesh import put_batch, replicated
+from dis2_jax.sharding.mesh import put_batch, replicated, tile_shards
 
 Outputs = Literal["counts", "tally", "confidence", "probabilities"]
 """What comes off the device beside counts and class maps: nothing, sums per tile, or maps (each its own program)."""
@@ -111,9 +112,14 @@ def evaluate_split(
     what = (model, variables, dataset_dir, card, data)
     options: dict[str, Any] = {"split": split, "batch_size": batch_size, "mesh": mesh, "on_batch": on_batch}
     for batch, counts in predict_split(rows, *what, outputs="tally", **options):
-        total.add(counts, records=_everywhere(batch["index"]), valid=_everywhere(batch["valid"]))
+        rows_read = everywhere({"index": batch["index"], "valid": batch["valid"]}, mesh)
+        total.add(counts, records=rows_read["index"], valid=rows_read["valid"])
     evaluation = Evaluation(
-        dataset=card.name, split=split, classes=card.legend.names, scenarios=total.results()
+        dataset=card.name,
+        split=split,
+        classes=card.legend.names,
+        scenarios=total.results(),
+        unread=tuple(f"record {i}" for i in range(card.splits[split]) if i not in total.read),
     )
     return SplitScores(evaluation, total.tiles())
 
@@ -253,7 +259,8 @@ def count_confusion(
     below 2^31 pixels per batch, and over a mesh one small sum. Predictions that are not finite land in no
     column: the caller sees them as missing pixels.
     """
-    probabilities: Any = model.apply(variables, images, scenario=branch, method="predict")
+    placed = {**variables, "params": place_parameters(variables["params"], model.dtype)}
+    probabilities: Any = model.apply(placed, images, scenario=branch, method="predict")
     finite = jnp.isfinite(probabilities).all(-1)
     predicted = jnp.where(finite, jnp.argmax(probabilities, axis=-1), -1)
     classes = jnp.arange(num_classes)
@@ -305,9 +312,12 @@ class _Total:
         self._confusion = {row.name: np.zeros((k, k), np.int64) for row in rows}
         self._reliability = {row.name: np.zeros((RELIABILITY_BINS, 3), np.int64) for row in rows}
         self._tiles: dict[str, list[tuple[int, np.ndarray]]] = {row.name: [] for row in rows}
+        self.read: set[int] = set()
+        """Records that were there."""
 
     def add(self, found: dict[str, Counts], *, records: np.ndarray, valid: np.ndarray) -> None:
         """Wait for one batch's results and add them; a lost pixel is an error, not a better score."""
+        self.read.update(records[valid].tolist())
         for name, counts in found.items():
             confusion = np.asarray(counts.confusion).astype(np.int64)
             check_lost(int(counts.pixels) - int(confusion.sum()), split=self._split, scenario=name)
@@ -356,11 +366,14 @@ def fetch(tree: Any) -> Any:
     )
 
 
-def _everywhere(rows: np.ndarray) -> np.ndarray:
-    """All hosts' rows of a batch."""
-    if jax.process_count() == 1:
+def everywhere(rows: Any, mesh: Mesh | None) -> Any:
+    """All hosts' rows of a batch, in the order of what ``fetch`` brings back of them. Every host must call this.
+
+    They take the way over the mesh, whose devices need not be sorted by host (on TPU they are not).
+    """
+    if mesh is None or jax.process_count() == 1:
         return rows
-    return np.asarray(multihost_utils.process_allgather(rows, tiled=True))
+    return fetch(put_batch(rows, mesh))
 
 
 def check_lost(pixels: int, *, split: str, scenario: str) -> None:
@@ -380,7 +393,8 @@ def usable_tiles(batch: Batch, row: Row, card: DatasetCard) -> np.ndarray:
 
 def round_up(batch_size: int, mesh: Mesh) -> int:
     """Give every device of the mesh the same number of tiles."""
-    return -(-batch_size // mesh.size) * mesh.size
+    n = tile_shards(mesh)
+    return -(-batch_size // n) * n
 
 
 def on_mesh(variables: Mapping[str, Any], mesh: Mesh) -> Any:

@@ -87,6 +87,8 @@ class Evaluation:
     """Classes whose reference pixels are not scored; they are in no mean. Predicting one is an error."""
     no_scenes: str | None = None
     """Why there is no scene-level score, in one line."""
+    unread: tuple[str, ...] = ()
+    """Tiles that could not be read and are in no score (``data.on_error = 'skip'``)."""
 
     @property
     def real(self) -> tuple[ScenarioResult, ...]:
@@ -189,6 +191,7 @@ class Evaluation:
                 scenarios=tuple(_read_row(row, classes) for row in values["scenarios"]),
                 excluded=tuple(values.get("excluded", ())),
                 no_scenes=values.get("no_scenes"),
+                unread=tuple(values.get("unread", ())),
                 **head,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as e:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import jax
 
 from dis2_jax.config import DataConfig
+from dis2_jax.distributed.meeting import connect
 from dis2_jax.evaluation.pictures.examples import make_examples, spread_tiles
 from dis2_jax.evaluation.pictures.panels import save_panels
 from dis2_jax.evaluation.results import Evaluation
@@ -21,6 +22,7 @@ from dis2_jax.files import write_results
 from dis2_jax.schema import DatasetCard, Dis2Error
 from dis2_jax.sharding.mesh import data_mesh
 from dis2_jax.training.checkpoint import load_eval_variables
+from dis2_jax.training.everywhere import check_same_weights_everywhere
 
 FOLDER = "evaluation"
 
@@ -66,6 +68,9 @@ def evaluate_workdir(
     """
     panels = _at_least(0, "panels", options.panels)
     size = _at_least(1, "batch-size", options.batch_size)
+    check_same_weights_everywhere(workdir, options.checkpoint, options=dataclasses.asdict(options))
+    mesh = data_mesh()
+    connect(mesh)
     run = load_eval_variables(workdir, options.checkpoint)
     excluded = options.measures.excluded(run.card.legend)
     folder = options.dataset or run.config.data.dir
@@ -73,7 +78,7 @@ def evaluate_workdir(
     default = default_split(card, run.config.data)
     split = options.split or default
     batch_size = size or run.config.train.eval_batch_size
-    common: dict[str, Any] = {"split": split, "batch_size": batch_size, "mesh": data_mesh()}
+    common: dict[str, Any] = {"split": split, "batch_size": batch_size, "mesh": mesh}
     data = dataclasses.replace(run.config.data, source="auto") if options.dataset else run.config.data
     what = (run.model, run.variables, folder, card, data)
     found = measure_split(

@@ -7,22 +7,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dis2_jax
-from dis2_jax.inference import outputs, products
+from dis2_jax.inference import beside, outputs, products
 from dis2_jax.inference.journal import Journal
 from dis2_jax.inference.quicklook import draw_quicklook
 from dis2_jax.inference.strips import StripPredictor
-from dis2_jax.inference.vector import write_polygons
+from dis2_jax.inference.vector import Simplify, write_polygons
 
 if TYPE_CHECKING:
     from dis2_jax.inference.scene import SceneResult
 
 
 def assemble(
-    predictor: StripPredictor, done: Journal, paths: Mapping[str, Path], result: SceneResult
-) -> None:
+    predictor: StripPredictor,
+    done: Journal,
+    paths: Mapping[str, Path],
+    result: SceneResult,
+    *,
+    simplify: Simplify | None,
+) -> list[str]:
     """Write all of ``paths`` inside the journal's folder first, then replace the old files, the map last.
 
-    Raises ``OSError`` when the disk refuses; nothing is replaced then.
+    Returns notes on what the map before left and is gone. Raises ``OSError`` when the disk refuses; nothing is
+    replaced then.
     """
     model, scene = predictor.model, predictor.scene
     made = {name: done.folder / f"{name}{path.suffix}" for name, path in paths.items()}
@@ -34,8 +40,11 @@ def assemble(
     if "quicklook" in paths:
         draw_quicklook(model.card, model.scenarios, scene, made, result)
     if "vector" in paths:
-        write_polygons(made["map"], model.card.legend, made["vector"])
+        write_polygons(made["map"], model.card.legend, made["vector"], simplify=simplify)
+    beside.record(made, paths)
+    notes = beside.remove_stale(paths)
     outputs.put_in_place({made[name]: path for name, path in reversed(list(paths.items()))})
+    return notes
 
 
 def strip_places(

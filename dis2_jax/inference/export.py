@@ -103,7 +103,7 @@ def _write(
         **export_card.describe_model(model),
         "tile": export_card.describe_tile(model, tile),
         "functions": {name: _entry(function) for name, function in functions.items()},
-        "written_with": _versions(options),
+        **_versions(options),
         "origin": export_card.describe_origin(model, workdir),
         "files": files,
     }
@@ -174,9 +174,12 @@ def _entry(function: Function) -> dict[str, Any]:
 
 
 def _versions(options: ExportOptions) -> dict[str, Any]:
+    """What wrote the export, and the oldest jax that reads it."""
     if options.format == "onnx":
-        return {name: importlib.metadata.version(name) for name in ("jax", "jax2onnx", "onnx", "onnxruntime")}
-    return {"jax": jax.__version__, "platforms": list(options.platforms)}
+        names = ("jax", "jax2onnx", "onnx", "onnxruntime")
+        return {"written_with": {name: importlib.metadata.version(name) for name in names}}
+    written = {"jax": jax.__version__, "platforms": list(options.platforms)}
+    return {"written_with": written, "needs_jax": list(jax.__version_info__)}
 
 
 def _chosen(model: Model, texts: Sequence[str]) -> tuple[Scenario, ...]:

@@ -29,6 +29,7 @@ def describe_model(model: Model) -> dict[str, Any]:
             "layout": "[B, H, W, C]",
             "dtype": "float32",
             "values": "physical units, none NaN or infinite",
+            "channels": {m.name: m.channels for m in model.card.modalities},
         },
         "modalities": [_modality(m, model.normalization) for m in model.card.modalities],
         "output": {"layout": "[B, H, W, K]", "dtype": "float32", "values": "class probabilities, sum 1"},

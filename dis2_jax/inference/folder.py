@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import glob
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,10 +35,12 @@ class FolderResult:
 
 @dataclasses.dataclass(frozen=True)
 class Watcher:
-    """Who hears of the progress: ``on_scene`` (scene, position from 1, scenes in all), then its windows."""
+    """Who hears of the progress: ``on_scene`` (scene, position from 1, scenes in all), then its windows and notes."""
 
     on_scene: Callable[[str, int, int], None]
     on_windows: OnWindows
+    on_note: Callable[[str, str], None]
+    """Called with scene and note."""
 
 
 def has_pattern(path: str | Path) -> bool:
@@ -98,7 +101,12 @@ def predict_folder(
                 skipped.append(scene)
                 continue
             done[scene] = predict_scene(
-                model, files, paths, own, on_windows=watcher.on_windows if watcher else None
+                model,
+                files,
+                paths,
+                own,
+                on_windows=watcher.on_windows if watcher else None,
+                on_note=functools.partial(watcher.on_note, scene) if watcher else None,
             )
         except OutputError:  # the next scene would meet it too
             raise

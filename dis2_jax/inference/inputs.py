@@ -22,6 +22,7 @@ from dis2_jax.data.rasters import (
     stored_dtype,
 )
 from dis2_jax.data.warp import WarpedReader
+from dis2_jax.inference.plausible import doubts
 from dis2_jax.schema import DatasetCard, Dis2Error, Modality, nearest
 
 
@@ -130,7 +131,8 @@ def open_scene(
             bands = _chosen_bands(modality, file, notes)
             reader = stack.enter_context(_open(file.path, bands, grid, nodata, modality.name, notes))
             sources[modality.name] = _Source(modality, reader, nodata)
-        yield Scene(grid, sources, tuple(notes))
+        scene = Scene(grid, sources, ())
+        yield dataclasses.replace(scene, notes=(*notes, *doubts(scene, card, reference=reference)))
 
 
 def bands_of(modality: Modality, info: RasterInfo, *, alpha: int) -> tuple[int, ...]:

@@ -94,6 +94,7 @@ class Model:
         also: Mapping[str, str | Path | None] | Sequence[str] = (),
         options: SceneOptions | None = None,
         on_windows: Callable[[int, int], None] | None = None,
+        on_note: Callable[[str], None] | None = None,
     ) -> SceneResult:
         """Map a whole scene of any size from raster files; see ``dis2 predict``.
 
@@ -103,6 +104,7 @@ class Model:
             also: further products beside it, such as ``("confidence", "quicklook")``, or product -> path.
             options: window, overlap, batch, device and how nodata is treated.
             on_windows: called with (windows done, windows in all).
+            on_note: called with each of the result's notes as soon as there is one.
 
         Raises:
             Dis2Error: bad input or a disk that refuses; older outputs are then untouched.
@@ -113,7 +115,9 @@ class Model:
 
         files = {m: f if isinstance(f, ModalityFile) else ModalityFile(Path(f)) for m, f in images.items()}
         paths = output_paths(out, also if isinstance(also, Mapping) else dict.fromkeys(also))
-        return predict_scene(self, files, paths, options or SceneOptions(), on_windows=on_windows)
+        return predict_scene(
+            self, files, paths, options or SceneOptions(), on_windows=on_windows, on_note=on_note
+        )
 
     @functools.cached_property
     def fingerprint(self) -> str:

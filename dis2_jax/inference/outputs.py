@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from dis2_jax.data.rasters import RasterInfo, first_line, gdal_errors
+from dis2_jax.data.rasters import RasterInfo, first_line, gdal_errors, georeference_optional
+from dis2_jax.inference.beside import SIDECARS
 from dis2_jax.inference.products import Product
 
 _TYPES = {"uint8": "Byte", "float32": "Float32"}
@@ -27,8 +27,7 @@ def strip_bytes(x: np.ndarray, product: Product) -> bytes:
     height, width, count = x.shape
     profile: dict[str, Any] = {"driver": "GTiff", "height": height, "width": width, "count": count}
     profile |= {"dtype": product.dtype, "compress": "deflate", "zlevel": 1, "interleave": "band"}
-    with warnings.catch_warnings(), MemoryFile() as memory:
-        _ignore_missing_georeference()
+    with georeference_optional(), MemoryFile() as memory:
         with memory.open(**profile) as f:
             f.write(np.moveaxis(x, -1, 0))
         return bytes(memory.getbuffer())
@@ -59,11 +58,10 @@ def write_cog(
     options |= {"overview_resampling": "mode" if product.categories else "average"}
     options |= {} if product.categories else {"predictor": "yes"}
     try:
-        with warnings.catch_warnings():
-            _ignore_missing_georeference()
+        with georeference_optional():
             copy(mosaic, target, driver="COG", **options)
-            for _ in blocks(target):
-                pass
+        for _ in blocks(target):
+            pass
     except gdal_errors() as e:
         raise _write_error(e, target) from e
 
@@ -72,11 +70,11 @@ def blocks(path: Path) -> Iterator[np.ndarray]:
     """Every block ``[bands, h, w]`` of a raster."""
     import rasterio
 
-    with warnings.catch_warnings():
-        _ignore_missing_georeference()
-        with rasterio.open(path) as f:
-            for _, window in f.block_windows(1):
-                yield f.read(window=window)
+    with georeference_optional():
+        file = rasterio.open(path)
+    with file:
+        for _, window in file.block_windows(1):
+            yield file.read(window=window)
 
 
 def put_in_place(finished: Mapping[Path, Path]) -> None:
@@ -85,7 +83,7 @@ def put_in_place(finished: Mapping[Path, Path]) -> None:
     An older file's ``.aux.xml`` and ``.ovr`` would be read as the new one's: they go.
     """
     for source, target in finished.items():
-        for ending in (".aux.xml", ".ovr"):
+        for ending in SIDECARS:
             beside, old = (p.with_name(p.name + ending) for p in (source, target))
             if beside.is_file():
                 _move(beside, old)
@@ -166,9 +164,3 @@ def _write_error(e: Exception, target: Path) -> OSError:
     if full or shutil.disk_usage(target.parent).free < 2**20:
         return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
     return OSError(errno.EIO, first_line(e), str(target))
-
-
-def _ignore_missing_georeference() -> None:
-    from rasterio.errors import NotGeoreferencedWarning
-
-    warnings.simplefilter("ignore", NotGeoreferencedWarning)

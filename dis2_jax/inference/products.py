@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 
 from dis2_jax.inference.blend import Strip
+from dis2_jax.inference.vector import check_suffix
 from dis2_jax.schema import IGNORE, ClassLegend, Dis2Error, Scenario, nearest
 
 RASTERS = ("map", "probabilities", "confidence", "entropy", "scenarios")
@@ -67,7 +68,8 @@ def output_paths(out: str | Path, also: Mapping[str, str | Path | None]) -> dict
     """Where each product goes: the map to ``out``, others to the path given or beside it by name.
 
     ``map.tif`` gives ``map_confidence.tif``, ``map_scenarios.tif``, ``map_quicklook.png``, ``map.gpkg``. Raises
-    ``Dis2Error`` for an unknown product, an ``out`` that is no ``.tif``, or two products in one file.
+    ``Dis2Error`` for an unknown product, an ``out`` that is no ``.tif``, a vector file of unknown format, or two
+    products in one file.
     """
     out = Path(out)
     if out.suffix.lower() not in (".tif", ".tiff"):
@@ -79,6 +81,8 @@ def output_paths(out: str | Path, also: Mapping[str, str | Path | None]) -> dict
         ending = _ENDINGS.get(name, out.suffix)
         beside = out.with_suffix(ending) if name == "vector" else out.with_name(f"{out.stem}_{name}{ending}")
         paths[name] = beside if path is None else Path(path)
+    if "vector" in paths:
+        check_suffix(paths["vector"])
     places = [p.absolute() for p in paths.values()]
     twice = [p for p in places if places.count(p) > 1]
     if twice:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ import numpy as np
 
 import dis2_jax
 from dis2_jax.evaluation.evaluate import check_size
-from dis2_jax.inference import journal, products
+from dis2_jax.inference import beside, journal, products
 from dis2_jax.inference.assemble import assemble
 from dis2_jax.inference.blend import Strip
 from dis2_jax.inference.engine import Engine, default_batch, pick_device
@@ -27,11 +27,14 @@ from dis2_jax.inference.grid import SceneGrid
 from dis2_jax.inference.inputs import ModalityFile, Scene, file_identity, open_scene
 from dis2_jax.inference.outputs import strip_bytes
 from dis2_jax.inference.strips import OnWindows, Progress, StripPredictor
+from dis2_jax.inference.vector import Simplify, check_grid
 from dis2_jax.schema import Dis2Error
 
 if TYPE_CHECKING:
     from dis2_jax.inference.model import Model
 
+OnNote = Callable[[str], None]
+"""Called with each note."""
 PANEL_BYTES = 256 * 2**20
 """What the rows held at a time may take; panels are made narrow enough."""
 GDAL_CACHE_BYTES = 128 * 2**20
@@ -56,6 +59,8 @@ class SceneOptions:
     """Modality whose grid the map has; default: the first one given."""
     device: str | None = None
     """``cpu``, ``gpu``, ``tpu``, ``gpu:1``."""
+    simplify: Simplify | None = None
+    """Outlines of polygons; default: along the pixels."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_missing < 1:
@@ -85,8 +90,11 @@ def predict_scene(
     options: SceneOptions,
     *,
     on_windows: OnWindows | None = None,
+    on_note: OnNote | None = None,
 ) -> SceneResult:
     """Write the map of a scene, and whatever else ``paths`` (``products.output_paths``) asks for.
+
+    ``on_note`` hears each of the result's notes as soon as there is one: doubts about the input before the work.
 
     Raises:
         Dis2Error: files, options or a set of modalities that cannot be; a damaged file; a disk that is full or
@@ -97,10 +105,13 @@ def predict_scene(
     started = time.monotonic()
     model.scenario_of(files)
     _check_outputs(files, paths)
+    beside.check(paths)
     window = options.window or model.network.tile
     check_size(model.network, window)
     cache = rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES)
     with cache, open_scene(files, model.card, reference=options.reference) as scene:
+        if "vector" in paths:
+            check_grid(scene.grid, paths["vector"], simplify=options.simplify)
         predictor = StripPredictor(
             model,
             scene,
@@ -109,11 +120,29 @@ def predict_scene(
             options.max_missing,
         )
         with journal.opened(paths["map"], run_fingerprint(model, files, paths, options)) as done:
-            notes = _notes(scene, done)
+            notes = _Notes(on_note)
+            notes.add(_before(scene, done))
             _finish_strips(predictor, done, paths, on_windows)
-            result = _result(predictor, done, paths, notes)
-            assemble(predictor, done, paths, result)
-    return dataclasses.replace(result, seconds=time.monotonic() - started)
+            result = _result(predictor, done, paths)
+            if not sum(result.class_pixels.values()):
+                notes.add(["nothing could be answered: the map is all nodata"])
+            notes.add(assemble(predictor, done, paths, result, simplify=options.simplify))
+    seconds = time.monotonic() - started
+    return dataclasses.replace(result, seconds=seconds, notes=tuple(notes.texts))
+
+
+class _Notes:
+    """Collects lines for the user, and passes each on at once."""
+
+    def __init__(self, tell: OnNote | None) -> None:
+        self.texts: list[str] = []
+        self._tell = tell
+
+    def add(self, texts: Iterable[str]) -> None:
+        for text in texts:
+            self.texts.append(text)
+            if self._tell is not None:
+                self._tell(text)
 
 
 def run_fingerprint(
@@ -164,7 +193,7 @@ def _grid(model: Model, scene: Scene, window: tuple[int, int], options: SceneOpt
     return SceneGrid.of(scene.grid.size, window=window, overlap=overlap, max_columns=limit)
 
 
-def _notes(scene: Scene, done: journal.Journal) -> list[str]:
+def _before(scene: Scene, done: journal.Journal) -> list[str]:
     notes = list(scene.notes)
     if done.started_over:
         notes.append("started over: the unfinished run that was there had another model, input or options")
@@ -216,17 +245,13 @@ def _facts(strip: Strip, model: Model) -> dict[str, dict[str, int]]:
     }
 
 
-def _result(
-    predictor: StripPredictor, done: journal.Journal, paths: Mapping[str, Path], notes: list[str]
-) -> SceneResult:
+def _result(predictor: StripPredictor, done: journal.Journal, paths: Mapping[str, Path]) -> SceneResult:
     """Add up what the journal noted."""
     classes: Counter[str] = Counter()
     scenarios: Counter[str] = Counter()
     for facts in done.facts.values():
         classes.update(facts["classes"])
         scenarios.update(facts["scenarios"])
-    if not classes.total():
-        notes.append("nothing could be answered: the map is all nodata")
     return SceneResult(
         paths=dict(paths),
         size=predictor.scene.grid.size,
@@ -234,5 +259,5 @@ def _result(
         scenario_pixels={str(s): scenarios[str(s)] for s in predictor.model.scenarios},
         windows=predictor.grid.count,
         seconds=0.0,
-        notes=tuple(notes),
+        notes=(),
     )

@@ -1,21 +1,73 @@
-"""The device mesh of a run: one axis over all devices, batches split along it, everything else replicated."""
+"""The device mesh of a run, and batches on it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+import numpy as np
+from jax.experimental import mesh_utils
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from dis2_jax.schema import Dis2Error
-
-DATA_AXIS = "data"
+from dis2_jax.sharding.axes import DATA, TILE_AXES, Sizes
+from dis2_jax.sharding.rules import BATCH, dims_spec
 
 
 def data_mesh() -> Mesh:
     """All devices of all processes along the axis ``data``; Auto: the compiler places what a jit makes."""
-    return jax.make_mesh((jax.device_count(),), (DATA_AXIS,), axis_types=(AxisType.Auto,))
+    return jax.make_mesh((jax.device_count(),), (DATA,), axis_types=(AxisType.Auto,))
+
+
+def make_mesh(sizes: Sizes, devices: Sequence[Any]) -> Mesh:
+    """Mesh over ``devices``, neighbours along the last axes; slow networks are crossed by the first axes only.
+
+    Raises ``Dis2Error`` when the first axes cannot be spread evenly over slices or hosts.
+    """
+    names, shape = zip(*sizes, strict=True)
+    groups = count_groups(devices)
+    if groups > 1:
+        grid = _hybrid_grid(shape, devices, groups=groups)
+    else:
+        grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    return Mesh(grid, names, axis_types=(AxisType.Auto,) * len(names))
+
+
+def count_groups(devices: Sequence[Any]) -> int:
+    """Groups of devices with a fast network inside and a slower one between: slices, or else processes.
+
+    A TPU slice is one group, whatever the number of its hosts.
+    """
+    return len({_group(d) for d in devices})
+
+
+def _group(device: Any) -> int:
+    slice_index = getattr(device, "slice_index", None)
+    if slice_index is not None:
+        return int(slice_index)
+    return 0 if device.platform == "tpu" else int(device.process_index)
+
+
+def _hybrid_grid(shape: Sequence[int], devices: Sequence[Any], *, groups: int) -> np.ndarray:
+    """Divide the groups among the axes, first axes first."""
+    outer, left = [], groups
+    for n in shape:
+        outer.append(math.gcd(n, left))
+        left //= outer[-1]
+    if left > 1:
+        raise Dis2Error(
+            f"config sharding.axes: a mesh of {' x '.join(map(str, shape))} cannot be spread over {groups} slices"
+            f" or hosts: make the first axis a multiple of {groups}"
+        )
+    inner = [n // o for n, o in zip(shape, outer, strict=True)]
+    by_slice = getattr(devices[0], "slice_index", None) is not None
+    return np.asarray(
+        mesh_utils.create_hybrid_device_mesh(
+            inner, outer, devices, process_is_granule=not by_slice, allow_split_physical_axes=True
+        )
+    )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -23,20 +75,26 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """First dimension split over the data axis."""
-    return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+def tile_shards(mesh: Mesh | AbstractMesh) -> int:
+    """Over how many devices the tiles of a batch are spread."""
+    return math.prod(mesh.shape[a] for a in TILE_AXES if a in mesh.shape)
 
 
-def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """Raise ``Dis2Error`` unless a global batch splits evenly over the mesh's devices."""
-    if batch_size % mesh.size:
-        lower = batch_size // mesh.size * mesh.size
-        near = f"{lower} or {lower + mesh.size}" if lower else str(mesh.size)
+def check_batch_size(batch_size: int, mesh: Mesh | AbstractMesh) -> None:
+    """Raise ``Dis2Error`` unless a global batch splits evenly over the mesh's tile axes."""
+    n = tile_shards(mesh)
+    if batch_size % n:
+        lower = batch_size // n * n
+        near = f"{lower} or {lower + n}" if lower else str(n)
         raise Dis2Error(
-            f"a batch of {batch_size} does not split over {mesh.size} devices:"
-            f" set config.data.batch_size to {near}"
+            f"a batch of {batch_size} does not split over {n} devices: set config.data.batch_size to {near}"
         )
+
+
+def batch_sharding(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
+    """Tiles over ``data`` and ``fsdp``; the rows of maps (three dimensions and more) over ``rows``."""
+    dims = BATCH if len(shape) > 2 else BATCH[:1]
+    return NamedSharding(mesh, dims_spec(shape, dims, dict(mesh.shape)))
 
 
 def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> Any:
@@ -45,8 +103,12 @@ def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> Any:
     Numpy leaves ``[b, ...]`` become global arrays ``[B, ...]``, b = B / number of processes. Raises
     ``Dis2Error`` when the rows do not split over this process's devices.
     """
-    sharding = batch_sharding(mesh)
-    rows = {len(leaf) for leaf in jax.tree.leaves(batch)}
-    for n in rows:
-        check_batch_size(n * jax.process_count(), mesh)
-    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), batch)
+    processes = jax.process_count() if mesh.is_multi_process else 1
+    for n in {len(leaf) for leaf in jax.tree.leaves(batch)}:
+        check_batch_size(n * processes, mesh)
+
+    def put(leaf: Any) -> jax.Array:
+        whole = (len(leaf) * processes, *leaf.shape[1:])
+        return jax.make_array_from_process_local_data(batch_sharding(mesh, whole), leaf)
+
+    return jax.tree.map(put, batch)

@@ -267,9 +267,13 @@ def _read_variables(folder: Path, model: DIS2, config: Config) -> dict[str, Tree
     return {"params": got["ema" if averaged else "params"], "batch_stats": got["batch_stats"]}
 
 
-def with_sharding(shapes: Tree, sharding: Sharding) -> Tree:
-    """Give every ``ShapeDtypeStruct`` of a tree the same sharding."""
-    return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes)
+def with_sharding(shapes: Tree, shardings: Tree) -> Tree:
+    """Give every ``ShapeDtypeStruct`` of a tree its sharding, or all of them the one that is given."""
+    if isinstance(shardings, Sharding):
+        shardings = jax.tree.map(lambda _: shardings, shapes)
+    return jax.tree.map(
+        lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), shapes, shardings
+    )
 
 
 @dataclasses.dataclass

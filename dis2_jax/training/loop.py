@@ -6,7 +6,8 @@ import contextlib
 import dataclasses
 import functools
 import shlex
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,9 +19,14 @@ from jax.sharding import Mesh
 from dis2_jax.config import Config
 from dis2_jax.data.batch import Batch
 from dis2_jax.data.pipeline import open_train_stream
+from dis2_jax.distributed.jointly import agreed, jointly
+from dis2_jax.distributed.meeting import connect, meet
+from dis2_jax.distributed.watchdog import Watchdog
 from dis2_jax.models.dis2 import DIS2
+from dis2_jax.models.layout import active
 from dis2_jax.schema import DatasetCard, Dis2Error, Scenario
-from dis2_jax.sharding.mesh import check_batch_size, data_mesh, put_batch, replicated
+from dis2_jax.sharding.mesh import check_batch_size, put_batch
+from dis2_jax.sharding.placement import Placement, make_placement
 from dis2_jax.training.augment import device_augment
 from dis2_jax.training.checkpoint import Checkpoints, with_sharding
 from dis2_jax.training.environment import SessionLog
@@ -28,7 +34,14 @@ from dis2_jax.training.logs import Progress, RunLog, Speed
 from dis2_jax.training.optimizer import make_optimizer, make_schedule
 from dis2_jax.training.prefetch import DevicePrefetch, device_prefetch
 from dis2_jax.training.signals import StopRequest
-from dis2_jax.training.state import TrainState, Tree, build_model, create_state, eval_variables
+from dis2_jax.training.state import (
+    TrainState,
+    Tree,
+    build_model,
+    create_state,
+    eval_variables,
+    initializer,
+)
 from dis2_jax.training.step import (
     Metrics,
     TrainStep,
@@ -76,10 +89,13 @@ def resume_command(workdir: str | Path) -> str:
     return f"dis2 train --workdir {shlex.quote(str(workdir))}"
 
 
-def train(config: Config, workdir: str | Path, *, validator: Validator) -> Outcome:
+def train(
+    config: Config, workdir: str | Path, *, validator: Validator, watchdog: Watchdog | None = None
+) -> Outcome:
     """Train until ``config.train.steps``, or continue what ``workdir`` holds, bit by bit as if never stopped.
 
-    SIGINT and SIGTERM end it after the running step with a checkpoint; see ``Outcome.signal``.
+    SIGINT and SIGTERM end it after the running step with a checkpoint; see ``Outcome.signal``. Several processes
+    call it alike (``dis2_jax.distributed``). ``watchdog`` is told of all progress.
 
     Raises:
         Dis2Error: bad data, a workdir of another run, a batch that the devices cannot share, only damaged
@@ -87,18 +103,22 @@ def train(config: Config, workdir: str | Path, *, validator: Validator) -> Outco
     """
     config = absolute_data(config)
     card = DatasetCard.load(config.data.dir).select(config.data.modalities)
-    mesh = data_mesh()
+    placement = make_placement(config.sharding)
+    mesh = placement.mesh
+    connect(mesh)
     check_batch_size(config.data.batch_size, mesh)
     model = build_model(config.model, card, tile=train_tile(config, card))
     check_scenarios(config.train, model.scenarios[1:])
     optimizer = make_optimizer(config.optimizer, steps=config.train.steps)
     first = jax.process_index() == 0
     with contextlib.ExitStack() as stack:
-        if first:
-            stack.enter_context(locked(workdir))
-            claim(workdir, config=config, card=card)
+        with jointly():
+            if first:
+                stack.enter_context(locked(workdir))
+                claim(workdir, config=config, card=card)
         checkpoints = stack.enter_context(Checkpoints(workdir, config=config, card=card))
-        state, position = start_state(config, model, optimizer, checkpoints, mesh=mesh)
+        stack.enter_context(active(placement))
+        state, position = start_state(config, model, optimizer, checkpoints, placement=placement)
         stream = stack.enter_context(
             open_train_stream(
                 config.data.dir,
@@ -132,6 +152,7 @@ def train(config: Config, workdir: str | Path, *, validator: Validator) -> Outco
             session=open_session(workdir, step=step, config=config, mesh=mesh) if first else None,
             progress=progress,
             stop=stack.enter_context(StopRequest(progress.say)),
+            watchdog=watchdog or Watchdog(None),
             health=stream.health,
             batches=stack.enter_context(device_prefetch(stream, functools.partial(_put, mesh=mesh))),
             start_position=position,
@@ -147,11 +168,11 @@ def start_state(
     optimizer: optax.GradientTransformation,
     checkpoints: Checkpoints,
     *,
-    mesh: Mesh,
+    placement: Placement,
 ) -> tuple[TrainState, int]:
     """Restore the newest whole checkpoint, or initialise (``train.init_from``): (state on the mesh, data position).
 
-    Shapes first: nothing is made on one device that is meant for many.
+    Shapes first: nothing is made on one device that is meant for many. The checkpoint may be of another strategy.
     """
     create = functools.partial(
         create_state,
@@ -161,14 +182,12 @@ def start_state(
         ema=config.optimizer.ema > 0,
         accumulate=config.optimizer.accumulate > 1,
     )
-    abstract = with_sharding(jax.eval_shape(create), replicated(mesh))
-    restored = checkpoints.restore_last(abstract)
+    shapes = jax.eval_shape(create)
+    shardings = placement.shardings(shapes)
+    restored = checkpoints.restore_last(with_sharding(shapes, shardings))
     if restored is not None:
         return restored.state, restored.position
-    shardings = jax.tree.map(lambda s: s.sharding, abstract)
-    # Random initialisation is a long program that runs once: on CPU optimising it takes three times as long.
-    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    state = jax.jit(create, out_shardings=shardings, compiler_options=options)()
+    state = initializer(create, shardings)()
     return (warm_start(state, config.train.init_from) if config.train.init_from else state), 0
 
 
@@ -204,6 +223,7 @@ class _Run:
     session: SessionLog | None
     progress: Progress
     stop: StopRequest
+    watchdog: Watchdog
     health: Callable[[], dict[str, float]]
     batches: DevicePrefetch[Batch, Any]
     start_position: int
@@ -217,6 +237,7 @@ class _Run:
         self.saved_step = self.step if self.checkpoints.steps else -1
         self.compiled: set[tuple[Scenario, ...]] = set()
         self.cut_short = False
+        self.saving_seconds = 0.0
 
     def go(self) -> Outcome:
         """Run the steps that are left."""
@@ -245,6 +266,7 @@ class _Run:
         if self.step != self.saved_step:
             self._save()
         self.checkpoints.wait()
+        meet("all is saved")  # who leaves early may be taken for lost by the one that still writes
         if self.session is not None:
             self.session.update(step=self.step)
         finished = self.step >= train.steps and not self.cut_short
@@ -252,25 +274,31 @@ class _Run:
 
     def _advance(self) -> Metrics:
         """One step. Its scenarios follow from (seed, step) alone."""
-        batch = next(self.batches)
         scenarios = scenarios_at(self.step, self.config.train, self.students)
+        self.watchdog.expect(f"step {self.step + 1}", long=scenarios not in self.compiled)
+        batch = next(self.batches)
+        if scenarios not in self.compiled:
+            self._compile(batch, scenarios)
         self.state, metrics = self.train_step(self.state, batch, scenarios)
         self.step += 1
         self.progress.advance()
         if scenarios in self.compiled:
             self.speed.count()
-        else:  # this call compiled; keep that out of the speed
+        else:  # compilation stays out of the speed
             self.compiled.add(scenarios)
             jax.block_until_ready(metrics)
-            self._count_flops(batch, scenarios)
             self.speed.restart()
         return metrics
 
-    def _count_flops(self, batch: Any, scenarios: tuple[Scenario, ...]) -> None:
-        """Note what a step costs. On every host alike, should it need the compiler after all."""
+    def _compile(self, batch: Any, scenarios: tuple[Scenario, ...]) -> None:
+        """Compile a step that is new, note what it costs, and wait until the others have done so too.
+
+        Else the fastest compiler would wait for the slowest inside of the step, where patience may have a limit.
+        """
         flops = counted_flops(self.train_step, self.state, batch, scenarios)
         if self.session is not None and flops is not None:
             self.session.note_flops(", ".join(map(str, scenarios)), flops * self.mesh.size)
+        meet("compiled")
 
     def _check(self, step: int, metrics: Metrics) -> None:
         """Abort when a loss or norm of ``step`` is not finite. Waits for that step."""
@@ -303,6 +331,9 @@ class _Run:
                 "tiles_per_second": speed,
                 **self.health(),
             }
+            if self.saving_seconds:
+                extra["checkpoint_seconds"] = self.saving_seconds
+                self.saving_seconds = 0.0
             self.log.scalars("train", {**values, **extra}, step=self.step)
         self.speed.restart()
 
@@ -314,6 +345,7 @@ class _Run:
 
     def _validate(self) -> float | None:
         """Score the evaluation variables. A stop request ends it early: None, and the loop stops then."""
+        self.watchdog.expect(f"the validation of step {self.step}", long=True)
         try:
             found = self.validator(
                 self.model, eval_variables(self.state), mesh=self.mesh, on_batch=self._stop_check
@@ -332,34 +364,44 @@ class _Run:
         train = self.config.train
         if not self.step or (self.step % train.eval_every and self.step != train.steps):
             return
-        # One process alone reads the log, and several would have to agree: there it is left out.
-        if self.log is None or jax.process_count() > 1 or self.log.has("validation", step=self.step):
-            return
-        self._rank()
+        # Process 0 alone has the log.
+        if not agreed(self.log is None or self.log.has("validation", step=self.step)):
+            self._rank()
 
     def _rank(self) -> None:
         """Validate, and rank the checkpoint of this step by the result."""
         metric = self._validate()
         if not self.cut_short:
-            self.checkpoints.set_metric(self.step, metric)
+            with self._lost_time():
+                self.checkpoints.set_metric(self.step, metric)
 
     def _save(self) -> None:
+        self.watchdog.expect(f"saving step {self.step}", long=True)
         position = self.start_position + self.batches.taken
-        self.checkpoints.save(self.state, step=self.step, position=position, metric=None)
+        with self._lost_time():
+            self.checkpoints.save(self.state, step=self.step, position=position, metric=None)
         self.saved_step = self.step
         if self.session is not None:
             self.session.update(step=self.step)
         self.speed.restart()
 
+    @contextlib.contextmanager
+    def _lost_time(self) -> Iterator[None]:
+        """Count how long checkpoints keep the loop waiting; the writing itself goes on beside the steps."""
+        since = time.perf_counter()
+        yield
+        self.saving_seconds += time.perf_counter() - since
+
     def _stop_check(self, done: int, total: int) -> None:
-        del done, total
+        self.watchdog.expect(f"the validation of step {self.step}, {done} of {total} tiles done", long=True)
         if self.stop.reached():
             raise _Stopped
 
     def _introduce(self) -> None:
         parameters = sum(p.size for p in jax.tree.leaves(self.state.params))
         self.progress.say(
-            f"{parameters / 1e6:.2f} M parameters on {self.mesh.size} {jax.default_backend()} device(s);"
+            f"{parameters / 1e6:.2f} M parameters on {self.mesh.size} {jax.default_backend()} device(s),"
+            f" {self.config.sharding.strategy};"
             f" {', '.join(name for name, _ in self.model.modalities)};"
             f" students {', '.join(map(str, self.students))}"
         )

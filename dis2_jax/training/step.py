@@ -14,6 +14,7 @@ import optax
 from dis2_jax.config import Config, TrainConfig
 from dis2_jax.losses import distillation_weight, dlkd_loss
 from dis2_jax.models.dis2 import DIS2
+from dis2_jax.models.layout import place_gradients, place_parameters, place_state
 from dis2_jax.schema import Dis2Error, Scenario
 from dis2_jax.training.augment import Augment
 from dis2_jax.training.state import Accumulated, TrainState, Tree
@@ -67,7 +68,8 @@ def make_train_step(
     def loss_fn(
         used: Tree, state: TrainState, batch: Mapping[str, Any], scenarios: tuple[Scenario, ...]
     ) -> tuple[jax.Array, tuple[Metrics, Tree]]:
-        variables = {"params": {**state.params, **used}, "batch_stats": state.batch_stats}
+        params = place_parameters({**state.params, **used}, model.dtype)
+        variables = {"params": params, "batch_stats": state.batch_stats}
         dropout = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
         output, changed = model.apply(
             variables,
@@ -101,11 +103,12 @@ def make_train_step(
             name: gradients[name] if name in names else jax.tree.map(jnp.zeros_like, tree)
             for name, tree in state.params.items()
         }
+        gradients = place_gradients(gradients)
         there = dict(zip(model.names, batch["available"].astype(bool).T, strict=True))
         touched = {name: _acted_on(there, names.get(name, [])) for name in state.params}
         state, norms = advance(state, gradients, touched, optimizer, config)
         metrics = {"loss": terms.pop("total"), **{f"loss/{k}": v for k, v in terms.items()}, **norms}
-        return state.replace(batch_stats=batch_stats), metrics
+        return place_state(state.replace(batch_stats=batch_stats)), metrics
 
     return step
 
@@ -115,7 +118,7 @@ def counted_flops(
 ) -> float | None:
     """Floating-point operations of one step on one device, as XLA counts them; None where it does not tell.
 
-    Call it when the step has run with such arguments: the compiled program is at hand then.
+    Compiles the program, which a call with such arguments then finds (and the other way round).
     """
     lower = getattr(step, "lower", None)
     return None if lower is None else compiled_flops(lower(state, batch, scenarios).compile())

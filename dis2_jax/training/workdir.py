@@ -26,6 +26,8 @@ MAY_CHANGE = frozenset(
         "train.keep",
         "train.eval_batch_size",
         "train.panels",
+        "sharding.strategy",
+        "sharding.axes",
     }
 )
 """Config keys that a resumed run may have another value of: they do not change what a step computes.

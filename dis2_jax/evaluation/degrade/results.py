@@ -15,6 +15,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dis2_jax.evaluation.degrade.stored import read_row, row_values
 from dis2_jax.evaluation.scoring.metrics import Metrics, summarize
 from dis2_jax.schema import Dis2Error
 
@@ -139,12 +140,7 @@ class Degraded:
     def to_json(self) -> str:
         """Serialise, with ratios and switches for readers; ``from_json`` is the exact inverse."""
         head = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "rows"}
-        rows = []
-        for r in self.rows:
-            own = {k: getattr(r, k) for k in ("kind", "modality", "severity", "branch", "tiles")}
-            m = r.metrics
-            ratios = {"miou": m.miou, "mf1": m.mf1, "oa": m.oa, "iou": [c.iou for c in m.classes]}
-            rows.append({**own, **ratios, "confusion": r.confusion})
+        rows = [row_values(r) for r in self.rows]
         switches = [dataclasses.asdict(s) for s in self.switches]
         return json.dumps({**head, "switches": switches, "rows": rows}, indent=1)
 
@@ -154,18 +150,7 @@ class Degraded:
         try:
             values: dict[str, Any] = json.loads(text)
             classes = tuple(values["classes"])
-            rows = tuple(
-                DegradedRow(
-                    kind=r["kind"],
-                    modality=r["modality"],
-                    severity=r["severity"],
-                    branch=r["branch"],
-                    tiles=r["tiles"],
-                    confusion=tuple(tuple(int(n) for n in line) for line in r["confusion"]),
-                    classes=classes,
-                )
-                for r in values["rows"]
-            )
+            rows = tuple(read_row(r, classes) for r in values["rows"])
             own = {f.name for f in dataclasses.fields(cls)} - {"rows"}
             head: dict[str, Any] = {k: tuple(v) if isinstance(v := values[k], list) else v for k in own}
             return cls(**head, rows=rows)

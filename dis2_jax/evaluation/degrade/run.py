@@ -10,7 +10,8 @@ from dis2_jax.evaluation.chosen import Choice, open_study
 from dis2_jax.evaluation.degrade.kinds import plan_conditions
 from dis2_jax.evaluation.degrade.plot import plot_classes, plot_curves, save_bytes
 from dis2_jax.evaluation.degrade.results import Degraded
-from dis2_jax.evaluation.degrade.sweep import sweep
+from dis2_jax.evaluation.degrade.stored import Unfinished
+from dis2_jax.evaluation.degrade.sweep import point_of, sweep
 from dis2_jax.evaluation.degrade.tables import markdown_report
 from dis2_jax.files import write_results
 from dis2_jax.schema import ClassLegend
@@ -37,6 +38,10 @@ class DamageReport:
     paths: tuple[Path, ...]
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C; the text tells what is kept."""
+
+
 def degrade_workdir(
     workdir: str | Path,
     choice: Choice,
@@ -48,9 +53,12 @@ def degrade_workdir(
 
     Curves in an earlier file stay if they are of the same weights, tiles and seed and were not measured
     again, so kinds can be measured one by one. A split or dataset that is not the default goes into the names.
+    Until all is written, finished severities lie in ``degraded.unfinished.jsonl``; a later call goes on from there.
 
     Raises:
-        Dis2Error: as ``open_study``, ``plan_conditions`` and ``sweep``; a file that is not degraded results.
+        Dis2Error: as ``open_study``, ``plan_conditions`` and ``sweep``; a file that is not degraded results; an
+            unfinished call of other weights or tiles.
+        Interrupted: on Ctrl-C while measuring.
     """
     study = open_study(workdir, choice)
     conditions = plan_conditions(
@@ -62,9 +70,15 @@ def degrade_workdir(
     stem = f"degraded{study.stem}"
     path = study.folder / f"{stem}.json"
     older = Degraded.load(path) if path.exists() else None
-    measured = sweep(study, conditions, students=damage.students, on_line=on_line)
+    unfinished = Unfinished(study.folder / f"{stem}.unfinished.jsonl", study)
+    try:
+        measured = sweep(study, conditions, students=damage.students, unfinished=unfinished, on_line=on_line)
+    except KeyboardInterrupt as e:
+        kept = f"the same command goes on after {len(unfinished)} finished severities"
+        raise Interrupted(f"interrupted; {kept}") from e
     found = measured if older is None else measured.with_curves_of(older)
     paths = write_results(study.folder, _files(found, study.card.legend, stem=stem))
+    unfinished.drop([point_of(c) for c in (None, *conditions)])
     return DamageReport(found, measured, tuple(paths))
 
 

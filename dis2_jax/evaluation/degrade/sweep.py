@@ -1,8 +1,9 @@
-"""Every condition x branch over the chosen tiles, in one pass that reads each tile once."""
+"""Every condition x branch over the chosen tiles: one condition after the other, so that each can be kept."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from dis2_jax.evaluation.chosen import Study, complete, no_complete_tile
 from dis2_jax.evaluation.degrade.kinds import Condition, degrade
 from dis2_jax.evaluation.degrade.results import CLEAN, Degraded, DegradedRow
 from dis2_jax.evaluation.degrade.sensor import Sensor
+from dis2_jax.evaluation.degrade.stored import Point, Unfinished
 from dis2_jax.evaluation.evaluate import Counts, count_confusion
 from dis2_jax.schema import Dis2Error, Scenario
 from dis2_jax.sharding.mesh import put_batch
@@ -43,9 +45,10 @@ def sweep(
     conditions: Sequence[Condition],
     *,
     students: bool = True,
+    unfinished: Unfinished | None = None,
     on_line: Callable[[int, int], None] | None = None,
 ) -> Degraded:
-    """Count confusion matrices of every line on the study's complete tiles.
+    """Count confusion matrices of every line on the study's complete tiles, one condition after the other.
 
     Each (condition, tile) is spoiled once and shown to every branch of its lines. Nothing is compiled but one
     program per branch. The counts are exact, whatever the batch size.
@@ -54,29 +57,62 @@ def sweep(
         study: weights and tiles.
         conditions: what to measure (``plan_conditions``).
         students: also the students that still use the degraded modality.
+        unfinished: finished conditions are kept there, and those that it has are not measured again.
         on_line: called with (tiles x lines done, in all).
 
     Raises:
         Dis2Error: no tile with every modality, or an output that is not finite.
     """
     lines = lines_of(study, conditions, students=students)
+    progress = _Progress(len(lines) * len(study.indices), on_line)
+    rows: list[DegradedRow] = []
+    for condition, group in itertools.groupby(lines, key=lambda line: line.condition):
+        own = list(group)
+        known = unfinished.rows(point_of(condition), [str(x.branch) for x in own]) if unfinished else None
+        if known is None:
+            known = _measured(study, own, progress)
+            if unfinished is not None:
+                unfinished.add(point_of(condition), known)
+        else:
+            progress.add(len(own) * len(study.indices))
+        rows += known
+    return _frozen(study, rows, conditions)
+
+
+def point_of(condition: Condition | None) -> Point:
+    """Return what tells one condition from another; None: the undegraded one."""
+    if condition is None:
+        return (CLEAN, "", 0.0)
+    return (condition.kind.name, condition.modality.name, float(condition.severity))
+
+
+class _Progress:
+    def __init__(self, total: int, tell: Callable[[int, int], None] | None) -> None:
+        self._done, self._total, self._tell = 0, total, tell
+
+    def add(self, count: int) -> None:
+        self._done += count
+        if self._tell is not None:
+            self._tell(self._done, self._total)
+
+
+def _measured(study: Study, lines: Sequence[Line], progress: _Progress) -> list[DegradedRow]:
+    """Count the lines of one condition over all tiles."""
     k = len(study.card.legend)
     confusion = {line: np.zeros((k, k), np.int64) for line in lines}
-    tiles_counted = done = 0
+    counted = 0
     for tiles, batch in study.batches():
         usable = complete(batch)
-        if usable.any():
-            tiles_counted += int(usable.sum())
-            for line, counts in _run_batch(study, tiles, batch, lines=lines):
-                confusion[line] += _checked(counts, line, study)
-                done += len(tiles)
-                if on_line is not None:
-                    on_line(done, len(lines) * len(study.indices))
-        else:
-            done += len(tiles) * len(lines)
-    if not tiles_counted:
+        counted += int(usable.sum())
+        if not usable.any():
+            progress.add(len(tiles) * len(lines))
+            continue
+        for line, counts in _run_batch(study, tiles, batch, lines=lines):
+            confusion[line] += _checked(counts, line, study)
+            progress.add(len(tiles))
+    if not counted:
         raise no_complete_tile(study)
-    return _frozen(study, confusion, tiles=tiles_counted)
+    return [_row(study, line, matrix, tiles=counted) for line, matrix in confusion.items()]
 
 
 def _run_batch(
@@ -141,28 +177,28 @@ def _checked(counts: Counts, line: Line, study: Study) -> np.ndarray:
     return matrix
 
 
-def _frozen(study: Study, confusion: dict[Line, np.ndarray], *, tiles: int) -> Degraded:
-    names = study.card.legend.names
-    rows = tuple(
-        DegradedRow(
-            kind=line.condition.kind.name if line.condition else CLEAN,
-            modality=line.condition.modality.name if line.condition else "",
-            severity=float(line.condition.severity) if line.condition else 0.0,
-            branch=str(line.branch),
-            tiles=tiles,
-            confusion=tuple(tuple(int(n) for n in row) for row in matrix),
-            classes=names,
-        )
-        for line, matrix in confusion.items()
+def _row(study: Study, line: Line, confusion: np.ndarray, *, tiles: int) -> DegradedRow:
+    kind, modality, severity = point_of(line.condition)
+    return DegradedRow(
+        kind=kind,
+        modality=modality,
+        severity=severity,
+        branch=str(line.branch),
+        tiles=tiles,
+        confusion=tuple(tuple(int(n) for n in row) for row in confusion),
+        classes=study.card.legend.names,
     )
+
+
+def _frozen(study: Study, rows: Sequence[DegradedRow], conditions: Sequence[Condition]) -> Degraded:
     return Degraded(
         dataset=study.card.name,
         split=study.split,
-        classes=names,
+        classes=study.card.legend.names,
         modalities=study.card.modality_names,
-        tiles=tiles,
+        tiles=rows[0].tiles,
         sample_seed=study.seed,
-        units={c.kind.name: c.kind.unit for line in confusion if (c := line.condition)},
-        rows=rows,
+        units={c.kind.name: c.kind.unit for c in conditions},
+        rows=tuple(rows),
         **study.provenance,
     )

@@ -14,7 +14,16 @@ from dis2_jax.config import DataConfig
 from dis2_jax.data.batch import Batch
 from dis2_jax.data.normalize import denormalize
 from dis2_jax.data.pipeline import load_batch
-from dis2_jax.evaluation.evaluate import Outputs, check_size, fetch, on_mesh, round_up, rows_of, run_rows
+from dis2_jax.evaluation.evaluate import (
+    Outputs,
+    check_size,
+    everywhere,
+    fetch,
+    on_mesh,
+    round_up,
+    rows_of,
+    run_rows,
+)
 from dis2_jax.models.dis2 import DIS2
 from dis2_jax.schema import DatasetCard, Dis2Error
 
@@ -90,13 +99,16 @@ def _predict(
     """Scenario -> (class maps ``[B, H, W]``, which tiles have what it needs ``[B]``)."""
     rows = rows_of(model, card, baselines=False)
     share = jax.tree.map(_own_rows, batch) if mesh is not None else batch
+    position = _own_rows(np.arange(len(batch["label"]), dtype=np.int32)) if mesh is not None else None
+    back = None if position is None else np.argsort(everywhere(position, mesh))
     started = run_rows(rows, variables, share, model=model, card=card, mesh=mesh, outputs=outputs)
     maps = {}
     for row in rows:
         columns = [card.modality_names.index(m) for m in row.available]
         there: np.ndarray = np.asarray(batch["available"][:, columns].all(axis=1))
         if row.name in started:
-            maps[row.name] = (fetch(started[row.name].predicted), there)
+            found = fetch(started[row.name].predicted)
+            maps[row.name] = (found if back is None else found[back], there)
         else:
             maps[row.name] = (np.zeros_like(batch["label"]), there)
     return maps

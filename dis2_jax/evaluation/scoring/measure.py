@@ -12,9 +12,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from dis2_jax.config import DataConfig
@@ -26,6 +24,7 @@ from dis2_jax.evaluation.evaluate import (
     Outputs,
     Row,
     check_lost,
+    everywhere,
     fetch,
     predict_split,
     rows_of,
@@ -78,8 +77,10 @@ def measure_split(
     reading: dict[str, Any] = {"split": split, "batch_size": batch_size, "mesh": mesh, "on_batch": on_batch}
     order = reading_order(places) if places else None
     what = (model, variables, dataset_dir, card, data)
+    read: set[int] = set()
     for share, found in predict_split(rows, *what, outputs=outputs, order=order, **reading):
-        batch, maps = _whole_batch(share, found, rows=rows, card=card)
+        batch, maps = _whole_batch(share, found, rows=rows, card=card, mesh=mesh)
+        read.update(batch["index"][batch["valid"]].tolist())
         for i in np.flatnonzero(batch["valid"]).tolist():
             usable = {
                 n: _tile_maps(m, i, split=split, scenario=n) for n, (m, there) in maps.items() if there[i]
@@ -99,6 +100,7 @@ def measure_split(
         scenarios=results,
         excluded=options.excluded(card.legend),
         no_scenes=None if places else _why_no_scenes(dataset_dir, split),
+        unread=tuple(name for i, name in enumerate(ids) if i not in read),
     )
     table = TileTable(
         classes=classes,
@@ -174,12 +176,15 @@ def _score_tile(
 
 
 def _whole_batch(
-    share: Batch, found: Mapping[str, Counts], *, rows: Sequence[Row], card: DatasetCard
+    share: Batch,
+    found: Mapping[str, Counts],
+    *,
+    rows: Sequence[Row],
+    card: DatasetCard,
+    mesh: Mesh | None,
 ) -> tuple[Batch, dict[str, tuple[Counts, np.ndarray]]]:
     """Collect all hosts' rows of a batch: the batch without images, and row -> (maps, usable tiles ``[B]``)."""
-    batch: Batch = {**share, "image": {}}
-    if jax.process_count() > 1:
-        batch = multihost_utils.process_allgather(batch, tiled=True)
+    batch: Batch = everywhere({**share, "image": {}}, mesh)
     return batch, {
         row.name: (fetch(found[row.name]), usable_tiles(batch, row, card))
         for row in rows

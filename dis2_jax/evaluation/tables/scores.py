@@ -106,6 +106,8 @@ def notes(evaluation: Evaluation) -> list[str]:
     if evaluation.excluded:
         lines.append(_excluded_note(evaluation))
     lines += [n for k in range(len(evaluation.classes)) if (n := _absent_note(evaluation, k))]
+    if evaluation.unread:
+        lines.append(_unread_note(evaluation.unread))
     most = max((s.tiles for s in evaluation.real), default=0)
     short = [f"{s.name} {s.tiles}" for s in evaluation.real if s.tiles < most]
     if short:
@@ -113,6 +115,11 @@ def notes(evaluation: Evaluation) -> list[str]:
             f"Tiles that really lack a needed modality are left out; used of {most}: {', '.join(short)}."
         )
     return lines
+
+
+def _unread_note(tiles: tuple[str, ...], *, named: int = 5) -> str:
+    more = f" and {len(tiles) - named} more" if len(tiles) > named else ""
+    return f"{len(tiles)} tiles could not be read and are in no score: {', '.join(tiles[:named])}{more}."
 
 
 def _excluded_note(evaluation: Evaluation) -> str:

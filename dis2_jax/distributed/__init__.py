@@ -1,0 +1,1 @@
+"""Several processes as one job: start-up, agreement, joint errors, the watchdog."""

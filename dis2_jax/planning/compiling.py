@@ -1,0 +1,147 @@
+"""Compile the real training step for devices that may not be there, and read the facts off it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from dis2_jax.config import Config
+from dis2_jax.models.layout import active
+from dis2_jax.planning.chips import Chip
+from dis2_jax.planning.facts import Facts, Memory
+from dis2_jax.planning.flops import count_flops
+from dis2_jax.planning.networks import places, summarise
+from dis2_jax.planning.traffic import measure_traffic
+from dis2_jax.schema import DatasetCard
+from dis2_jax.sharding.collectives import collectives
+from dis2_jax.sharding.hlo import parse_module
+from dis2_jax.sharding.mesh import batch_sharding, check_batch_size
+from dis2_jax.sharding.placement import Placement, make_placement
+from dis2_jax.training.optimizer import make_optimizer
+from dis2_jax.training.state import build_model, create_state
+from dis2_jax.training.step import compiled_flops, make_train_step, scenarios_at
+
+PACKAGES = ("jax", "jaxlib", "libtpu", "jax-cuda13-plugin", "nvidia-cuda-nvcc")
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """Facts, and the compiled step's text."""
+
+    facts: Facts
+    text: str
+    program: Any
+    """The compiled step (``jax.stages.Compiled``)."""
+
+
+def compile_step(
+    config: Config, card: DatasetCard, *, tile: tuple[int, int], chip: Chip, devices: Sequence[Any]
+) -> Compiled:
+    """Compile the step of ``config`` for ``devices`` of ``chip``; nothing is put on a device.
+
+    Raises ``Dis2Error`` for a batch, tile or strategy that the devices cannot take, and whatever the compiler raises.
+    """
+    placement = make_placement(config.sharding, devices=devices)
+    check_batch_size(config.data.batch_size, placement.mesh)
+    start = time.perf_counter()
+    traced, parameters = _trace(config, card, tile=tile, placement=placement)
+    platform = chip.platform
+    lowered = traced.lower(lowering_platforms=(platform,))
+    lower_seconds = time.perf_counter() - start
+    options = {"xla_gpu_autotune_level": 0} if platform == "cuda" else None  # tuning would need the GPU
+    start = time.perf_counter()
+    program = lowered.compile(compiler_options=options)
+    compile_seconds = time.perf_counter() - start
+    text = program.as_text()
+    module = parse_module(text)
+    traffic = measure_traffic(module)
+    flops, source = _flops(traced, program, devices=placement.mesh.size)
+    where = places(placement.mesh.devices.flat, chip)
+    facts = Facts(
+        devices=placement.mesh.size,
+        memory=_memory(program.memory_analysis()),
+        model_flops=count_flops(traced.jaxpr.jaxpr) / placement.mesh.size,
+        flops=flops,
+        flops_source=source,
+        bytes_accessed=traffic.bytes,
+        padded_bytes=traffic.padded_bytes,
+        cycles=traffic.cycles,
+        instructions=traffic.instructions,
+        exchanges=summarise(collectives(module), where),
+        parameters=parameters,
+        lower_seconds=lower_seconds,
+        compile_seconds=compile_seconds,
+        versions=_versions(),
+    )
+    return Compiled(facts, text, program)
+
+
+def _trace(
+    config: Config, card: DatasetCard, *, tile: tuple[int, int], placement: Placement
+) -> tuple[Any, int]:
+    """Trace the step on shapes that carry their shardings: (``jax.stages.Traced``, number of parameters)."""
+    model = build_model(config.model, card, tile=tile)
+    optimizer = make_optimizer(config.optimizer, steps=config.train.steps)
+    scenarios = scenarios_at(0, config.train, model.scenarios[1:])
+    ema, accumulate = config.optimizer.ema > 0, config.optimizer.accumulate > 1
+    shapes = jax.eval_shape(
+        lambda: create_state(model, optimizer, seed=config.train.seed, ema=ema, accumulate=accumulate)
+    )
+    state = jax.tree.map(_shaped, shapes, placement.shardings(shapes))
+    with active(placement):
+        step: Any = make_train_step(model, optimizer, config, steps_per_epoch=max(config.train.steps, 1))
+        traced = step.trace(state, batch_shapes(config, card, tile=tile, placement=placement), scenarios)
+    return traced, sum(math.prod(x.shape) for x in jax.tree.leaves(shapes.params))
+
+
+def batch_shapes(
+    config: Config, card: DatasetCard, *, tile: tuple[int, int], placement: Placement
+) -> dict[str, Any]:
+    """Shapes and shardings of a global batch, as the pipeline hands it out."""
+    batch = config.data.batch_size
+
+    def shaped(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(placement.mesh, shape))
+
+    return {
+        "image": {m.name: shaped((batch, *tile, m.channels), np.float32) for m in card.modalities},
+        "label": shaped((batch, *tile), np.int32),
+        "available": shaped((batch, len(card.modalities)), np.bool_),
+    }
+
+
+def _shaped(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _memory(stats: Any) -> Memory:
+    return Memory(
+        arguments=stats.argument_size_in_bytes,
+        outputs=stats.output_size_in_bytes,
+        aliased=stats.alias_size_in_bytes,
+        temporaries=stats.temp_size_in_bytes,
+        code=stats.generated_code_size_in_bytes,
+    )
+
+
+def _flops(traced: Any, program: Any, *, devices: int) -> tuple[float, str]:
+    """Operations of the compiled step on one device: XLA's count, or where it gives none the traced step's share."""
+    if counted := compiled_flops(program):
+        return counted, "XLA"
+    return count_flops(traced.jaxpr.jaxpr) / devices, "traced step"
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found

@@ -1,0 +1,190 @@
+"""One strategy on eight virtual devices, in a process of its own: three steps, and where their state lay.
+
+``python sharding_case.py OUT STRATEGY [AXES]`` writes ``OUT/<name>.npz`` (values) and ``OUT/<name>.txt`` (specs).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from dis2_jax.config import Config, LossConfig, ModelConfig, OptimizerConfig, ShardingConfig, TrainConfig
+from dis2_jax.models.layout import active
+from dis2_jax.schema import ClassLegend, DatasetCard, Modality, Scenario
+
+DEVICES = 8
+STEPS = 3
+BATCH = 8
+TILE = (32, 16)
+"""Level 4 has one row for each of two devices."""
+CARD = DatasetCard(
+    name="x",
+    modalities=(Modality("rgb", 3, kind="optical"), Modality("ndsm", 1, kind="height")),
+    legend=ClassLegend(("a", "b", "c", "d"), ((0, 0, 0),) * 4),
+    tile=TILE,
+    splits={"train": BATCH},
+)
+CONFIG = Config(
+    model=ModelConfig(width=8, depth=1, feed_forward=16, students="rgb", dtype="float64"),
+    loss=LossConfig(distillation=1.0),
+    # The third step leaves a half-filled accumulation: its gradients are compared as they are.
+    optimizer=OptimizerConfig(clip_norm=1.0, ema=0.9, accumulate=2),
+    train=TrainConfig(steps=20),
+)
+
+
+def name_of(strategy: str, axes: str = "") -> str:
+    """File name of a case."""
+    return "-".join([strategy, *axes.replace(":", "").split(",")]).strip("-")
+
+
+def run_case(out: Path, strategy: str, axes: str = "") -> None:
+    """Start the process and wait; its errors are the caller's."""
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": str(DEVICES),
+        "JAX_ENABLE_X64": "1",
+    }
+    command = [sys.executable, __file__, str(out), strategy, axes]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def batches() -> list[dict[str, Any]]:
+    """Another batch for each step; a tile without its height, and rows that are ignored."""
+    g = np.random.default_rng(0)
+    found = []
+    for _ in range(STEPS):
+        shape = (BATCH, *TILE)
+        batch = {
+            "image": {m.name: g.standard_normal((*shape, m.channels)) for m in CARD.modalities},
+            "label": g.integers(0, len(CARD.legend), shape).astype(np.int32),
+            "available": np.ones((BATCH, 2), bool),
+        }
+        batch["available"][3, 1] = False
+        batch["label"][:2, :5] = 255
+        found.append(batch)
+    return found
+
+
+def filled(shapes: Any) -> Any:
+    """Values for a state of these shapes: float64, parameters of the usual size, ones for the second moments."""
+    g = np.random.default_rng(1)
+
+    def value(path: Any, leaf: Any) -> np.ndarray:
+        if leaf.dtype != np.float32:
+            return np.zeros(leaf.shape, leaf.dtype)
+        name = jax.tree_util.keystr(path)
+        if path[0].name in ("params", "ema"):
+            if "scale" in name:
+                return np.ones(leaf.shape)
+            fan_in = max(np.prod(leaf.shape[:-1]), 1)
+            return g.standard_normal(leaf.shape) / np.sqrt(fan_in)
+        return np.ones(leaf.shape) if "var" in name else np.zeros(leaf.shape)
+
+    return jax.tree_util.tree_map_with_path(value, shapes)
+
+
+def named(tree: Any) -> dict[str, Any]:
+    """Leaves by path, ``params/full/...``."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def spec_text(state: Any, batch: Any, mesh: Any) -> str:
+    """The specs in force: what is split and how; what is not listed is whole on every device."""
+    lines = ["mesh " + ", ".join(f"{name} {size}" for name, size in mesh.shape.items())]
+    for title, tree in (("batch", batch), ("state", state)):
+        leaves = named(tree)
+        split = {k: v for k, v in leaves.items() if not v.sharding.is_fully_replicated}
+        lines.append(f"{title}: {len(split)} of {len(leaves)} leaves are split")
+        for key, leaf in split.items():
+            assert leaf.sharding.mesh == mesh
+            dims = ", ".join("-" if d is None else str(d) for d in leaf.sharding.spec)
+            lines.append(f"  {key} {'x'.join(map(str, leaf.shape))}: {dims}")
+    return "\n".join(lines) + "\n"
+
+
+def main(out: Path, strategy: str, axes: str) -> None:
+    """Take the steps, and write what came of them."""
+    from dis2_jax.sharding.mesh import put_batch
+    from dis2_jax.sharding.placement import make_placement
+    from dis2_jax.training.optimizer import make_optimizer
+    from dis2_jax.training.state import build_model, create_state
+    from dis2_jax.training.step import make_train_step
+
+    assert jax.device_count() == DEVICES
+    config = dataclasses.replace(CONFIG, sharding=ShardingConfig(strategy=strategy, axes=axes))
+    placement = make_placement(config.sharding)
+    model = build_model(config.model, CARD, tile=TILE)
+    optimizer = make_optimizer(config.optimizer, steps=config.train.steps)
+    create = functools.partial(create_state, model, optimizer, seed=0, ema=True, accumulate=True)
+    shapes = jax.eval_shape(create)
+    state = jax.device_put(filled(shapes), placement.shardings(shapes))
+    step: Any = make_train_step(model, optimizer, config, steps_per_epoch=5)
+    values: dict[str, Any] = {}
+    with active(placement):
+        for i, batch in enumerate(batches()):
+            placed = put_batch(batch, placement.mesh)
+            state, metrics = step(state, placed, (Scenario(("rgb",)),))
+            values |= {f"step {i}: {k}": np.asarray(v) for k, v in metrics.items()}
+            if i == 0:
+                values |= {
+                    f"gradients/{k}": np.asarray(v) for k, v in named(state.accumulated.gradients).items()
+                }
+    values |= {k: np.asarray(v) for k, v in named(state).items()}
+    if strategy == "fsdp" and not axes:
+        check_restored_elsewhere(out, state, placement)
+        check_initialised_in_parts(shapes, placement, create)
+    name = name_of(strategy, axes)
+    np.savez(out / f"{name}.npz", **values)
+    (out / f"{name}.txt").write_text(spec_text(state, placed, placement.mesh))
+
+
+def check_restored_elsewhere(out: Path, state: Any, placement: Any) -> None:
+    """Saved as it is and restored under dp, saved again and restored here: the same bits, each in its place."""
+    from dis2_jax.sharding.placement import make_placement
+    from dis2_jax.training.checkpoint import Checkpoints, with_sharding
+
+    dp, start = make_placement(ShardingConfig("dp")), state
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
+    for i, where in enumerate((dp, placement)):
+        shardings = where.shardings(shapes)
+        with Checkpoints(out / f"checkpoints{i}", config=CONFIG, card=CARD) as checkpoints:
+            checkpoints.save(state, step=STEPS, position=STEPS)
+            checkpoints.wait()
+            restored = checkpoints.restore_last(with_sharding(shapes, shardings))
+        assert restored is not None
+        state = restored.state
+        assert jax.tree.map(lambda x: x.sharding, state) == shardings
+        jax.tree.map(np.testing.assert_array_equal, state, start)
+
+
+def check_initialised_in_parts(shapes: Any, placement: Any, create: Any) -> None:
+    """A device never holds more of the initial state than its share of it, and a little."""
+    from dis2_jax.training.state import initializer
+
+    compiled = initializer(create, placement.shardings(shapes)).lower().compile()
+    leaves, where = jax.tree.leaves(shapes), jax.tree.leaves(placement.shardings(shapes))
+    whole = sum(x.size * x.dtype.itemsize for x in leaves)
+    own = sum(
+        int(np.prod(w.shard_shape(x.shape))) * x.dtype.itemsize for x, w in zip(leaves, where, strict=True)
+    )
+    memory = compiled.memory_analysis()
+    assert own < whole / 3
+    assert memory.output_size_in_bytes + memory.temp_size_in_bytes < own + whole / 8
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *sys.argv[2:])
