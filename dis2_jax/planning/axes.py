@@ -1,0 +1,32 @@
+"""Mesh axes for strategies whose own default does not suit many chips."""
+
+from __future__ import annotations
+
+import math
+
+from dis2_jax.planning.topology import Topology
+
+ROWS_AT_MOST = 8
+"""Devices that share a tile's rows: more of them exchange more than they share."""
+ROWS_PER_DEVICE = 32
+
+
+def plan_axes(strategy: str, machine: Topology, *, tile: tuple[int, int], classes: int) -> str:
+    """Axes as ``config.sharding.axes`` has them, empty for the strategy's own.
+
+    ``spatial`` alone would split the rows of a tile over all chips, ``class`` the classes: here they split as much as
+    makes sense, and tiles are split over the rest. ``hsdp``: GPUs that are not there do not tell their hosts.
+    """
+    devices = machine.devices
+    if strategy == "spatial":
+        rows = max(
+            n
+            for n in (1, 2, 4, ROWS_AT_MOST)
+            if n == 1 or (devices % n == 0 and tile[0] % (16 * n) == 0 and tile[0] // n >= ROWS_PER_DEVICE)
+        )
+        return f"data:-1,rows:{rows}"
+    if strategy == "class":
+        return f"data:-1,classes:{math.gcd(devices, classes)}"
+    if strategy == "hsdp" and machine.chip.platform == "cuda":
+        return f"data:{machine.shape[0]},fsdp:-1"
+    return ""
