@@ -7,8 +7,8 @@ import math
 from types import SimpleNamespace
 
 import pytest
-from dis2_jax.planning.axes import plan_axes
 
+from dis2_jax.planning.axes import plan_axes
 from dis2_jax.planning.chips import CHIPS, chip
 from dis2_jax.planning.facts import Exchange, Facts, Memory
 from dis2_jax.planning.gpu_target import target_config
