@@ -6,17 +6,20 @@ import contextlib
 import json
 import math
 
+import jax
+import jax.numpy as jnp
 import pytest
 from stream_case import write_scenes
 
-from dis2_jax import bench
+from dis2_jax import bench, bench_sharding
 from dis2_jax.bench_encodings import bench_encodings
 from dis2_jax.bench_input import bench_input
 from dis2_jax.cli import main
 from dis2_jax.cli.arguments import parse_tile
 from dis2_jax.cli.bench import parse_modalities
-from dis2_jax.config import Config
+from dis2_jax.config import Config, ShardingConfig
 from dis2_jax.schema import Dis2Error
+from dis2_jax.sharding.placement import make_placement
 
 CARD = bench.random_card([("rgb", 3), ("ndsm", 1)], classes=3, tile=(16, 32))
 
@@ -53,6 +56,29 @@ def test_impossible_sizes_are_refused(tile, batch, steps, dtype, text):
     config = Config.from_dict({"model": {"dtype": dtype}})
     with pytest.raises(Dis2Error, match=text):
         bench.bench_step(config, CARD, tile=tile, batch=batch, steps=steps)
+
+
+def test_strategies_are_measured_side_by_side(monkeypatch, capsys):
+    """With a stand-in for the step: the real one, and the strategies, have tests of their own."""
+    seen = []
+
+    def prepare(config, card, *, tile, batch):
+        seen.append((config.sharding, tile, batch))
+        state, data = jnp.zeros(1024), jnp.ones((batch, 4))
+        compiled = jax.jit(lambda s, d: (s + d.sum(), s)).lower(state, data).compile()
+        return bench.Prepared(compiled, state, data, (), make_placement(config.sharding), 1.0)
+
+    monkeypatch.setattr(bench_sharding, "prepare_step", prepare)
+    options = "--strategies dp fsdp@fsdp:-1/branch --tile 16 --batch 2 --classes 3"
+    assert main.main(["bench", "sharding", *options.split()]) == 0
+    head, _, first, second = capsys.readouterr().out.splitlines()
+    assert head.startswith("| strategy | mesh | state MiB")
+    assert first.startswith("| dp | data 1 | 0.0 |")
+    assert second.startswith("| fsdp@fsdp:-1/branch | fsdp 1 |")
+    sharding = ShardingConfig("fsdp", remat="branch", axes="fsdp:-1")
+    assert seen == [(ShardingConfig("dp"), (16, 16), 2), (sharding, (16, 16), 2)]
+    with pytest.raises(Dis2Error, match=r"sharding.strategy = 'fdsp' \(did you mean 'fsdp'\?\)"):
+        bench_sharding.parse_strategy("fdsp")
 
 
 def test_options_are_read():
