@@ -66,6 +66,8 @@ def run_case(out: Path, case: Case) -> None:
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(DEVICES),
         "JAX_ENABLE_X64": "1",
+        # On a machine with much else to do, a device's thread may reach a collective a minute after the others.
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_collective_call_terminate_timeout_seconds=600",
     }
     command = [sys.executable, __file__, str(out), *map(str, dataclasses.astuple(case))]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
