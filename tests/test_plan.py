@@ -241,6 +241,11 @@ def test_the_command_writes_its_table(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "p.md").read_text().startswith("| chips")
     assert main.main(["plan", *options.split(), "--strategy", "dp,fsdp", *files]) == 0
     assert "compiling" not in capsys.readouterr().out, "finished rows are taken from --rows"
+    assert main.main(["plan", *options.split(), "--search", "--remat", "none,full", "--max-batch", "16"]) == 0
+    shown = capsys.readouterr().out
+    assert "v5e:8x8: fastest is dp, remat none, with 256 tiles per step" in shown
+    assert "v5e:8x8 dp: 512 tiles would need about 17.0 GiB" in shown
+    assert "v5e:8x8 dp remat full: 512 tiles do not fit" in shown
     assert main.main(["plan", *options.replace("v5e", "v5q").split()]) == 2
     assert "no chip 'v5q'" in capsys.readouterr().err
 

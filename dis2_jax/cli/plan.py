@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,12 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--strategy", default="dp", metavar="S[,S]", help="default: dp")
     parser.add_argument("--axes", default="", metavar="a:N,b:N", help="mesh axes, as config.sharding.axes")
+    parser.add_argument(
+        "--remat",
+        default="none",
+        metavar="R[,R]",
+        help="what is recomputed: none, decoder, branch, full (default: none); with --search, tried in this order",
+    )
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--global-batch", type=int, metavar="B", help="tiles per step over all chips")
     size.add_argument(
@@ -84,7 +91,10 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> None:
         for topology in dict.fromkeys(r.topology for r in requests):
             starts = [r for r in requests if r.topology == topology]
             limit = (arguments.max_batch or 64) * starts[0].machine.chips
-            found = search.search([[r] for r in starts], compile_row, with_batch=_with_batch, limit=limit)
+            ladders = [
+                list(same) for _, same in itertools.groupby(starts, key=lambda r: r.config.sharding.strategy)
+            ]
+            found = search.search(ladders, compile_row, with_batch=_with_batch, limit=limit)
             rows += found.rows
             notes += [*found.pruned, _best(found.best, topology)]
         requests = [r.request for r in rows]
@@ -116,7 +126,9 @@ def _requests(
     for topology in parse_names(arguments.topology):
         chips = parse_topology(topology).chips
         batch = arguments.global_batch or (arguments.chip_batch or config.data.batch_size) * chips
-        for strategy in parse_names(arguments.strategy):
+        for strategy, remat in itertools.product(
+            parse_names(arguments.strategy), parse_names(arguments.remat)
+        ):
             found.append(
                 make_request(
                     config,
@@ -124,6 +136,7 @@ def _requests(
                     topology=topology,
                     strategy=strategy,
                     axes=arguments.axes,
+                    remat=remat,
                     batch=batch,
                     tile=tile,
                 )
@@ -141,6 +154,7 @@ def _with_batch(request: Request, batch: int) -> Request:
         topology=request.topology,
         strategy=sharding.strategy,
         axes=sharding.axes,
+        remat=sharding.remat,
         batch=batch,
         tile=request.tile,
     )
@@ -181,9 +195,9 @@ def _best(row: Row | None, topology: str) -> str:
     prediction = predicted(row) if row is not None else None
     if row is None or prediction is None:
         return f"{topology}: nothing fits"
-    config = row.request.config
+    sharding, batch = row.request.config.sharding, row.request.config.data.batch_size
     return (
-        f"{topology}: fastest is {config.sharding.strategy} with {config.data.batch_size} tiles per step:"
+        f"{topology}: fastest is {sharding.strategy}, remat {sharding.remat}, with {batch} tiles per step:"
         f" {prediction.tiles_per_second:,.1f} tiles/s"
     )
 

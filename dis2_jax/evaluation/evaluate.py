@@ -23,7 +23,7 @@ from dis2_jax.evaluation.scoring.tile_table import TileCounts
 from dis2_jax.models.dis2 import DIS2
 from dis2_jax.models.layout import current
 from dis2_jax.schema import IGNORE, DatasetCard, Dis2Error, Scenario
-from dis2_jax.sharding.mesh import put_batch, replicated, tile_shards
+from dis2_jax.sharding.mesh import put_batch, put_whole, replicated, tile_shards
 
 Outputs = Literal["counts", "tally", "confidence", "probabilities"]
 """What comes off the device beside counts and class maps: nothing, sums per tile, or maps (each its own program)."""
@@ -403,6 +403,6 @@ def on_mesh(variables: Mapping[str, Any], mesh: Mesh) -> Any:
 
     def place(leaf: Any) -> Any:
         there = isinstance(leaf, jax.Array) and set(leaf.sharding.device_set) == devices
-        return leaf if there else jax.device_put(leaf, replicated(mesh))
+        return leaf if there else put_whole(leaf, replicated(mesh))
 
     return jax.tree.map(place, variables)

@@ -68,7 +68,7 @@ def compile_step(
     facts = Facts(
         devices=placement.mesh.size,
         memory=_memory(program.memory_analysis()),
-        model_flops=count_flops(traced.jaxpr.jaxpr) / placement.mesh.size,
+        model_flops=_model_flops(config, card, tile=tile, placement=placement, traced=traced),
         flops=flops,
         flops_source=source,
         bytes_accessed=traffic.bytes,
@@ -137,6 +137,16 @@ def _flops(traced: Any, program: Any, *, devices: int) -> tuple[float, str]:
     if counted := compiled_flops(program):
         return counted, "XLA"
     return count_flops(traced.jaxpr.jaxpr) / devices, "traced step"
+
+
+def _model_flops(
+    config: Config, card: DatasetCard, *, tile: tuple[int, int], placement: Placement, traced: Any
+) -> float:
+    """Operations that the model needs, over the devices: nothing recomputed, nothing done twice."""
+    if config.sharding.remat != "none":
+        plain = dataclasses.replace(config, sharding=dataclasses.replace(config.sharding, remat="none"))
+        traced, _ = _trace(plain, card, tile=tile, placement=placement)
+    return count_flops(traced.jaxpr.jaxpr) / placement.mesh.size
 
 
 def _versions() -> dict[str, str]:

@@ -34,6 +34,7 @@ def make_request(
     topology: str,
     strategy: str,
     axes: str = "",
+    remat: str = "none",
     batch: int,
     tile: tuple[int, int],
 ) -> Request:
@@ -43,7 +44,7 @@ def make_request(
     if batch < 1:
         raise Dis2Error(f"a global batch of {batch}: it must be at least 1")
     values = config.to_dict()
-    values["sharding"] |= {"strategy": strategy, "axes": axes}
+    values["sharding"] |= {"strategy": strategy, "axes": axes, "remat": remat}
     values["data"] |= {"batch_size": batch, "crop": tile}
     return Request(topology, Config.from_dict(values), card, tile)
 
@@ -58,6 +59,7 @@ def baseline_of(request: Request) -> Request | None:
         request.card,
         topology=f"{machine.chip.name}:1",
         strategy="dp" if machine.chip.devices_per_chip > 1 else "single",
+        remat=request.config.sharding.remat,
         batch=batch // machine.chips,
         tile=request.tile,
     )

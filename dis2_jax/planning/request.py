@@ -40,6 +40,7 @@ class Request:
             f"b{self.config.data.batch_size}",
             "x".join(str(n) for n in dict.fromkeys(self.tile)),
             model.dtype,
+            *([f"remat-{sharding.remat}"] if sharding.remat != "none" else []),
         ]
         return "_".join(parts)
 

@@ -41,6 +41,7 @@ def scaling(compile_row: Compile, source: str) -> Compile:
             topology=source,
             strategy="dp",
             axes=config.sharding.axes,
+            remat=config.sharding.remat,
             batch=max(config.data.batch_size * small.chips // machine.chips, 1),
             tile=request.tile,
         )

@@ -63,7 +63,9 @@ def _climb(
 
 
 def _name(request: Request) -> str:
-    return f"{request.topology} {request.config.sharding.strategy}"
+    sharding = request.config.sharding
+    remat = "" if sharding.remat == "none" else f" remat {sharding.remat}"
+    return f"{request.topology} {sharding.strategy}{remat}"
 
 
 @dataclasses.dataclass(frozen=True)

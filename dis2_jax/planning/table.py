@@ -65,9 +65,10 @@ def remarks(lines: Sequence[Line]) -> list[str]:
 
 
 def strategy(line: Line) -> str:
-    """Strategy, with its axes where they were given."""
+    """Strategy, with its axes and rematerialisation where they are not the usual ones."""
     sharding = line.row.request.config.sharding
-    return f"{sharding.strategy} {sharding.axes}".strip()
+    remat = "" if sharding.remat == "none" else f"remat {sharding.remat}"
+    return " ".join(part for part in (sharding.strategy, sharding.axes, remat) if part)
 
 
 def _cells(line: Line) -> tuple[str, ...]:
@@ -146,6 +147,7 @@ def to_json(lines: Sequence[Line]) -> list[dict[str, Any]]:
             "chips": line.row.request.machine.chips,
             "strategy": line.row.request.config.sharding.strategy,
             "axes": line.row.request.config.sharding.axes,
+            "remat": line.row.request.config.sharding.remat,
             "global_batch": line.row.request.config.data.batch_size,
             "tile": line.row.request.tile,
             "dtype": line.row.request.config.model.dtype,

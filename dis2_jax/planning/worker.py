@@ -7,8 +7,10 @@ since it may crash. Refusals are results, not errors.
 from __future__ import annotations
 
 import gzip
+import os
 import re
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -58,8 +60,16 @@ def _first_line(text: str) -> str:
     return line[:300]
 
 
+def _end_with(parent: int) -> None:
+    """End this process when its parent has gone: nobody waits for the row then."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
 def main() -> None:
     """Read the request, compile, write the row."""
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     request_file, result_file, *rest = sys.argv[1:]
     row = run(Request.from_json(Path(request_file).read_text()), hlo=Path(rest[0]) if rest else None)
     Path(result_file).write_text(row.to_json())

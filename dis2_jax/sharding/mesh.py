@@ -18,7 +18,7 @@ from dis2_jax.sharding.rules import BATCH, dims_spec
 
 def data_mesh() -> Mesh:
     """All devices of all processes along the axis ``data``; Auto: the compiler places what a jit makes."""
-    return jax.make_mesh((jax.device_count(),), (DATA,), axis_types=(AxisType.Auto,))
+    return make_mesh(((DATA, jax.device_count()),), jax.devices())
 
 
 def make_mesh(sizes: Sizes, devices: Sequence[Any]) -> Mesh:
@@ -112,3 +112,11 @@ def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> Any:
         return jax.make_array_from_process_local_data(batch_sharding(mesh, whole), leaf)
 
     return jax.tree.map(put, batch)
+
+
+def put_whole(array: Any, sharding: NamedSharding) -> jax.Array:
+    """Place a copy of an array that every process holds whole; ``device_put`` reaches its own devices only."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(jax.numpy.array(array), sharding)
+    host = np.asarray(array)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index].copy())

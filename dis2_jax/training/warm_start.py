@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 
 from dis2_jax.schema import Dis2Error
+from dis2_jax.sharding.mesh import put_whole
 from dis2_jax.training.checkpoint import load_eval_variables
 from dis2_jax.training.state import TrainState, Tree
 
@@ -27,7 +28,7 @@ def warm_start(state: TrainState, source: str | Path) -> TrainState:
 
     def place(new: Tree, old: Tree) -> Tree:
         # Copies: the step donates every leaf of the state, so no two may share a buffer.
-        return jax.tree.map(lambda n, o: jax.device_put(jax.numpy.array(n, o.dtype), o.sharding), new, old)
+        return jax.tree.map(lambda n, o: put_whole(n.astype(o.dtype), o.sharding), new, old)
 
     return state.replace(
         params=place(given["params"], state.params),
