@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from typing import Any
 
 import jax
@@ -35,6 +36,13 @@ def start(place: Place, timeouts: Timeouts) -> None:
         if place.coordinator is None:
             jax.distributed.initialize(**waits)
         else:
+            # Told before: where nobody comes JAX may end the process itself (status 134) with a message of its own.
+            print(
+                f"dis2: process {place.index} of {place.processes} meets the others at {place.coordinator},"
+                f" within {timeouts.start} s",
+                file=sys.stderr,
+                flush=True,
+            )
             jax.distributed.initialize(
                 place.coordinator,
                 place.processes,
