@@ -82,7 +82,7 @@ def _make_train_step(model: Any, config: Config, steps_per_epoch: int) -> Any:
 def shared_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trace the step once for all tests here: of ``train`` and ``data`` only the seed enters it."""
 
-    def make(model: Any, optimizer: Any, config: Config, *, steps_per_epoch: int) -> Any:
+    def make(model: Any, optimizer: Any, config: Config, *, steps_per_epoch: int, augment: None) -> Any:
         used = dataclasses.replace(config, data=DataConfig(), train=TrainConfig(seed=config.train.seed))
         return _make_train_step(model, used, steps_per_epoch)
 
