@@ -26,7 +26,7 @@ LOGITS = 8 * BATCH * TILE[0] * TILE[1] * len(CARD.legend)
 
 slow = pytest.mark.sharding
 CASES = [
-    pytest.param(Case("dp")),
+    pytest.param(Case("dp"), marks=slow),  # zero1 splits tiles likewise
     pytest.param(Case("zero1")),
     pytest.param(Case("fsdp")),
     pytest.param(Case("spatial", "data:4,rows:2")),
