@@ -105,13 +105,14 @@ def clear_leftovers(out: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked_folder(folder: Path) -> Iterator[None]:
+def locked_folder(folder: Path, *, name: str = LOCK_FILE) -> Iterator[None]:
     """Make a folder and keep other processes from it; the lock dies with its process, the folder stays.
 
+    Another ``name`` keeps them from a part of the folder's files only: those who use it agree on which.
     Raises ``BlockingIOError`` when another process holds it, and ``OSError`` when it cannot be made.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK_FILE).open("w") as f:
+    with (folder / name).open("w") as f:
         fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
 

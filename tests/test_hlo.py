@@ -5,6 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.sharding import AbstractMesh
+from jax.sharding import PartitionSpec as P
 
 from dis2_jax.planning.flops import count_flops
 from dis2_jax.planning.traffic import measure_traffic
@@ -165,8 +167,15 @@ def test_flops_of_products_loops_and_gradients() -> None:
     def loop(a, b):
         return jax.lax.scan(lambda c, _: (c @ b, None), a, None, length=4)[0]
 
-    a, b, square = jnp.ones((3, 5, 7)), jnp.ones((3, 7, 9)), jnp.ones((8, 8))
-    assert count_flops(jax.make_jaxpr(product)(a, b).jaxpr) == 2 * 3 * 5 * 7 * 9
+    split = jax.shard_map(
+        product,
+        mesh=AbstractMesh((3, 2, 5), ("x", "y", "z")),
+        in_specs=(P("x"), P("x", None, "y")),
+        out_specs=P("x", None, "y"),
+    )
+    a, b, square = jnp.ones((3, 5, 7)), jnp.ones((3, 7, 8)), jnp.ones((8, 8))
+    assert count_flops(jax.make_jaxpr(product)(a, b).jaxpr) == 2 * 3 * 5 * 7 * 8
+    assert count_flops(jax.make_jaxpr(split)(a, b).jaxpr) == 2 * 3 * 5 * 7 * 8, "over all devices"
     assert count_flops(jax.make_jaxpr(loop)(square, square).jaxpr) == 4 * 2 * 8**3
     both = jax.value_and_grad(lambda a, b: product(a, b).sum(), argnums=(0, 1))
-    assert count_flops(jax.make_jaxpr(both)(a, b).jaxpr) == 3 * 2 * 3 * 5 * 7 * 9
+    assert count_flops(jax.make_jaxpr(both)(a, b).jaxpr) == 3 * 2 * 3 * 5 * 7 * 8

@@ -13,7 +13,8 @@ def count_flops(jaxpr: Any) -> float:
     """Count multiplications and additions of a ``jaxpr``, over all devices.
 
     Products with the zeros of padding or dilation are none, as in XLA's count. Elementwise work is left out (it does
-    not run on matrix units). Loops count as often as they run, of a conditional's branches the dearest.
+    not run on matrix units). Loops count as often as they run, of a conditional's branches the dearest; what a
+    ``shard_map`` does, once for every part that its arrays are cut into.
     """
     return sum(_equation(e) for e in jaxpr.eqns)
 
@@ -27,7 +28,20 @@ def _equation(equation: Any) -> float:
     inner = [count_flops(j) for j in _inner(equation.params)]
     if name == "cond":
         return max(inner, default=0.0)
-    return sum(inner) * (equation.params["length"] if name == "scan" else 1)
+    return sum(inner) * _times(equation)
+
+
+def _times(equation: Any) -> int:
+    """How often what is inside of an equation is done."""
+    p = equation.params
+    if equation.primitive.name == "scan":
+        return int(p["length"])
+    if equation.primitive.name == "shard_map":
+        # Devices along other axes of the mesh repeat the work: it is not more of it.
+        dims = [dim for spec in (*p["in_specs"], *p["out_specs"]) for dim in spec if dim is not None]
+        axes = {axis for dim in dims for axis in ((dim,) if isinstance(dim, str) else dim)}
+        return math.prod(p["mesh"].shape[axis] for axis in axes)
+    return 1
 
 
 def _inner(parameters: Any) -> Iterator[Any]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 
 from dis2_jax import config_file
 from dis2_jax.config import Config
-from dis2_jax.files import write_whole
+from dis2_jax.files import locked_folder, write_whole
 from dis2_jax.schema import CARD_FILE, DatasetCard, Dis2Error
 
 MAY_CHANGE = frozenset(
@@ -110,18 +109,16 @@ def locked(workdir: str | Path) -> Iterator[None]:
 
     Raises ``Dis2Error``: another process holds it, or it cannot be made or written.
     """
-    path = Path(workdir) / ".lock"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        f = path.open("w")
-    except OSError as e:
-        raise Dis2Error(f"workdir {workdir} cannot be written: {e.strerror}; choose another --workdir") from e
-    with f:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(locked_folder(Path(workdir)))
         except BlockingIOError as e:
             raise Dis2Error(
                 f"workdir {workdir} is in use by another `dis2 train`; wait or end that one"
+            ) from e
+        except OSError as e:
+            raise Dis2Error(
+                f"workdir {workdir} cannot be written: {e.strerror}; choose another --workdir"
             ) from e
         yield
 

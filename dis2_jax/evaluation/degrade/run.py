@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dis2_jax.evaluation.chosen import Choice, open_study
@@ -13,8 +14,8 @@ from dis2_jax.evaluation.degrade.results import Degraded
 from dis2_jax.evaluation.degrade.stored import Unfinished
 from dis2_jax.evaluation.degrade.sweep import point_of, sweep
 from dis2_jax.evaluation.degrade.tables import markdown_report
-from dis2_jax.files import write_results
-from dis2_jax.schema import ClassLegend
+from dis2_jax.files import locked_folder, write_results
+from dis2_jax.schema import ClassLegend, Dis2Error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +58,7 @@ def degrade_workdir(
 
     Raises:
         Dis2Error: as ``open_study``, ``plan_conditions`` and ``sweep``; a file that is not degraded results; an
-            unfinished call of other weights or tiles.
+            unfinished call of other weights or tiles; another process that works on the same results.
         Interrupted: on Ctrl-C while measuring.
     """
     study = open_study(workdir, choice)
@@ -68,18 +69,36 @@ def degrade_workdir(
         severities=damage.severities,
     )
     stem = f"degraded{study.stem}"
-    path = study.folder / f"{stem}.json"
-    older = Degraded.load(path) if path.exists() else None
-    unfinished = Unfinished(study.folder / f"{stem}.unfinished.jsonl", study)
-    try:
-        measured = sweep(study, conditions, students=damage.students, unfinished=unfinished, on_line=on_line)
-    except KeyboardInterrupt as e:
-        kept = f"the same command goes on after {len(unfinished)} finished severities"
-        raise Interrupted(f"interrupted; {kept}") from e
-    found = measured if older is None else measured.with_curves_of(older)
-    paths = write_results(study.folder, _files(found, study.card.legend, stem=stem))
-    unfinished.drop([point_of(c) for c in (None, *conditions)])
+    with _held(study.folder, stem):
+        path = study.folder / f"{stem}.json"
+        older = Degraded.load(path) if path.exists() else None
+        unfinished = Unfinished(study.folder / f"{stem}.unfinished.jsonl", study)
+        try:
+            measured = sweep(
+                study, conditions, students=damage.students, unfinished=unfinished, on_line=on_line
+            )
+        except KeyboardInterrupt as e:
+            kept = f"the same command goes on after {len(unfinished)} finished severities"
+            raise Interrupted(f"interrupted; {kept}") from e
+        found = measured if older is None else measured.with_curves_of(older)
+        paths = write_results(study.folder, _files(found, study.card.legend, stem=stem))
+        unfinished.drop([point_of(c) for c in (None, *conditions)])
     return DamageReport(found, measured, tuple(paths))
+
+
+@contextlib.contextmanager
+def _held(folder: Path, stem: str) -> Iterator[None]:
+    """Keep another call from the files of this name: it would lose this one's severities and curves."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked_folder(folder, name=f".{stem}.lock"))
+        except BlockingIOError as e:
+            raise Dis2Error(
+                f"{folder / stem}.* are being written by another `dis2 degrade`; wait or end that one"
+            ) from e
+        except OSError as e:
+            raise Dis2Error(f"{folder} cannot be written: {e.strerror}") from e
+        yield
 
 
 def _files(found: Degraded, legend: ClassLegend, *, stem: str) -> dict[str, str | bytes]:
