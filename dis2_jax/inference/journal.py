@@ -11,12 +11,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dis2_jax.data.rasters import first_line
 from dis2_jax.files import LOCK_FILE, locked_folder, write_whole
 from dis2_jax.schema import Dis2Error
 
@@ -116,6 +118,14 @@ def disk_error(e: OSError, folder: Path) -> OutputError:
     else:
         what = f"it cannot be written ({e.strerror or e}); mend that"
     return OutputError(f"{folder}: {what} and run the same command again: it goes on from there")
+
+
+def write_error(e: Exception, target: Path) -> OSError:
+    """Return GDAL's complaint as an ``OSError``; a disk without room counts as full, whatever GDAL says."""
+    full = "No space left" in str(e) or "No space left" in first_line(e)
+    if full or shutil.disk_usage(target.parent).free < 2**20:
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+    return OSError(errno.EIO, first_line(e), str(target))
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
