@@ -85,7 +85,7 @@ def opened(out: Path, fingerprint: str) -> Iterator[Journal]:
     Raises ``Dis2Error`` when the folder cannot be made or another process works there, and for a full disk.
     """
     folder = out.with_name(out.name + ".partial")
-    with held(folder):
+    with locked_folder(folder, command="dis2 predict", flag="--out", error=OutputError):
         try:
             yield Journal(folder, fingerprint)
         except Dis2Error:
@@ -94,21 +94,6 @@ def opened(out: Path, fingerprint: str) -> Iterator[Journal]:
         except OSError as e:
             raise disk_error(e, folder) from e
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Make and lock a folder; the lock dies with its process."""
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(locked_folder(folder))
-        except BlockingIOError as e:
-            raise OutputError(f"{folder} is in use by another `dis2 predict`; wait or end that one") from e
-        except OSError as e:
-            raise OutputError(
-                f"{folder.parent} cannot be written ({e.strerror}): choose another --out"
-            ) from e
-        yield
 
 
 def disk_error(e: OSError, folder: Path) -> OutputError:

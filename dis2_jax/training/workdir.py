@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-from collections.abc import Iterator
 from pathlib import Path
 
 from dis2_jax import config_file
@@ -102,28 +99,6 @@ def read_card(workdir: str | Path) -> DatasetCard:
 def write_card(card: DatasetCard, workdir: str | Path) -> None:
     """Store ``dataset_card.json``, whole or not at all."""
     write_whole(Path(workdir) / CARD_FILE, card.to_json() + "\n")
-
-
-@contextlib.contextmanager
-def locked(workdir: str | Path) -> Iterator[None]:
-    """Make the workdir and hold it for one process; the lock dies with its process.
-
-    Raises ``Dis2Error``: another process holds it, or it cannot be made or written.
-    """
-    path = Path(workdir) / ".lock"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        f = path.open("w")
-    except OSError as e:
-        raise Dis2Error(f"workdir {workdir} cannot be written: {e.strerror}; choose another --workdir") from e
-    with f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
-            raise Dis2Error(
-                f"workdir {workdir} is in use by another `dis2 train`; wait or end that one"
-            ) from e
-        yield
 
 
 def _short(card: DatasetCard, key: str) -> str:
