@@ -105,15 +105,23 @@ def clear_leftovers(out: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked_folder(folder: Path, *, name: str = LOCK_FILE) -> Iterator[None]:
+def locked_folder(
+    folder: Path, *, command: str, flag: str, name: str = LOCK_FILE, error: type[Dis2Error] = Dis2Error
+) -> Iterator[None]:
     """Make a folder and keep other processes from it; the lock dies with its process, the folder stays.
 
     Another ``name`` keeps them from a part of the folder's files only: those who use it agree on which.
-    Raises ``BlockingIOError`` when another process holds it, and ``OSError`` when it cannot be made.
+    Raises ``error`` when another ``command`` holds it, or when it cannot be made or locked; ``flag`` chooses another.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / name).open("w") as f:
-        fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            f = stack.enter_context((folder / name).open("w"))
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            raise error(f"{folder} is in use by another `{command}`; wait for that one or end it") from e
+        except OSError as e:
+            raise error(f"{folder} cannot be written ({e.strerror or e}): choose another {flag}") from e
         yield
 
 

@@ -8,7 +8,7 @@ if [[ $# -lt 2 || ! $1 =~ ^[0-9]+$ ]]; then
     echo "usage: restart.sh TIMES COMMAND ..." >&2
     exit 2
 fi
-times=$1 stopping=0
+times=$1 stopping=0 child=''
 shift
 
 stop() {
@@ -30,5 +30,8 @@ for ((attempt = 0; ; attempt++)); do
         exit "$status"
     fi
     printf '== %(%F %T)T ended with status %s; restart %s of %s\n' -1 "$status" $((attempt + 1)) "$times" >&2
-    sleep 5
+    sleep 5 &
+    child=$! # so that a signal ends the pause too
+    wait "$child"
+    if ((stopping)); then exit "$status"; fi
 done

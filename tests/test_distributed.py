@@ -84,6 +84,10 @@ def test_slurm_task_per_node() -> None:
     found = place("slurm-node", node)
     assert found is not None
     assert (found.processes, found.index, found.local_devices, found.expected_devices) == (2, 1, (), 4)
+    some = place("slurm-node", node, local_devices=(0, 2))
+    assert some is not None
+    assert (some.local_devices, some.expected_devices) == ((0, 2), 2)
+    assert place("slurm-node", {**node, "CUDA_VISIBLE_DEVICES": ""}).expected_devices is None  # type: ignore[union-attr]
 
 
 def test_jobset_pods_of_several_jobs() -> None:

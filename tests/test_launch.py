@@ -93,6 +93,18 @@ def test_restart_where_that_helps(tmp_path: Path, status: int, starts: int) -> N
     assert len((tmp_path / "starts").read_text().splitlines()) == starts
 
 
+def test_no_restart_after_a_sigterm_in_the_pause(tmp_path: Path) -> None:
+    worker = script(tmp_path, "worker", f"echo >>{tmp_path}/starts; exit 75")
+    command = ["bash", str(LAUNCH / "restart.sh"), "1", str(worker)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert "restart 1 of 1" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert len((tmp_path / "starts").read_text().splitlines()) == 1
+
+
 @pytest.mark.parametrize(("status", "requeued"), [(0, False), (2, False), (143, True), (75, True)])
 def test_slurm_job_is_requeued_where_that_helps(tmp_path: Path, status: int, requeued: bool) -> None:
     script(tmp_path, "srun", 'while [[ $1 == --* ]]; do shift; done; exec "$@"')

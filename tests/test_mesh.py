@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -16,7 +17,14 @@ from dis2_jax.models.layers import _interpolation_matrix
 from dis2_jax.schema import Dis2Error
 from dis2_jax.sharding.axes import TILE_AXES, parse_axes
 from dis2_jax.sharding.halo import row_blocks
-from dis2_jax.sharding.mesh import batch_sharding, check_batch_size, data_mesh, make_mesh, put_batch
+from dis2_jax.sharding.mesh import (
+    batch_sharding,
+    check_batch_size,
+    check_whole_tiles,
+    data_mesh,
+    make_mesh,
+    put_batch,
+)
 from dis2_jax.sharding.placement import make_placement
 from dis2_jax.sharding.rules import dims_spec, leaf_spec
 
@@ -144,6 +152,14 @@ def test_only_the_first_axes_cross_hosts_and_slices(by_slice: bool, monkeypatch:
     assert (groups == groups[:, :1]).all(), "fsdp stays inside"
     with pytest.raises(Dis2Error, match=r"1 x 3.*make the first axis a multiple of 2"):
         make_mesh((("data", 1), ("fsdp", 3)), devices)
+
+
+def test_devices_that_share_a_tile_are_of_one_process() -> None:
+    """Rows of 4 along a line of 2 x 2 chips per host cross two hosts, although a host has 4 chips."""
+    grid = np.array([[Device(4 * i + j, 2 * (i // 2) + j // 2) for j in range(4)] for i in range(4)])
+    check_whole_tiles(SimpleNamespace(devices=grid.reshape(8, 2), shape={"data": 8, "rows": 2}))
+    with pytest.raises(Dis2Error, match="4 devices share a tile, and they belong to 2 processes"):
+        check_whole_tiles(SimpleNamespace(devices=grid, shape={"data": 4, "rows": 4}))
 
 
 def test_default_mesh_of_hsdp_is_fsdp_within_one_group() -> None:

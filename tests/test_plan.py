@@ -169,7 +169,7 @@ def test_a_data_parallel_row_scales_to_more_chips():
     )
     assert not compile_row(asked("v5e:8x8", 64, strategy="fsdp")).scaled_from
     with pytest.raises(Dis2Error, match="cannot be scaled"):
-        compile_row(asked("v5e:16x16", 100))
+        scaling(lambda _: pytest.fail("compiled in vain"), "v5e:4x4")(asked("v5e:16x16", 100))
     part = Exchange("all-gather", 1, 8, 4, (4, 1))
     whole = compiled(asked("v5e:4x4", 16))
     assert whole.facts is not None
@@ -246,6 +246,8 @@ def test_the_command_writes_its_table(tmp_path, monkeypatch, capsys):
     assert "v5e:8x8: fastest is dp, remat none, with 256 tiles per step" in shown
     assert "v5e:8x8 dp: 512 tiles would need about 17.0 GiB" in shown
     assert "v5e:8x8 dp remat full: 512 tiles do not fit" in shown
+    assert main.main(["plan", *options.replace("batch 2", "batch 0").split()]) == 2
+    assert "a global batch of 0: it must be at least 1" in capsys.readouterr().err
     assert main.main(["plan", *options.replace("v5e", "v5q").split()]) == 2
     assert "no chip 'v5q'" in capsys.readouterr().err
 

@@ -63,6 +63,7 @@ ODD = {
     "linear for dB": (DB, 10 ** (pixels(DB) / 10), "as decibels of linear power"),
     "amplitude for dB": (DB, 10 ** (pixels(DB) / 20), "as decibels of amplitude"),
     "hundredths of dB": (DB, pixels(DB) * 100, "divided by 100"),
+    "digital numbers for dB": (DB, np.full((4000, 2), 2900.0) + pixels(DB), "check the unit"),
     "dB for linear": (POWER, pixels(DB), "as linear power of decibels"),
     "undeclared nodata": (HEIGHT, with_fill(pixels(HEIGHT), -9999.0), "give --nodata ndsm=-9999"),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import shutil
 import subprocess
 
@@ -301,6 +302,13 @@ def test_polygons_follow_the_pixels_and_are_the_same_again(fake, tmp_path, suffi
         np.testing.assert_array_equal(back, got == k)
     np.testing.assert_allclose(shapely.area(shapes), areas)
     assert set(np.unique(shapely.get_coordinates(shapes) % 0.5)) == {0}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # stands for a full disk
+    try:
+        with pytest.raises(OSError, match=r"\[Errno 5\].*full"):
+            vector.write_polygons(tmp_path / "map.tif", fake.card.legend, tmp_path / f"full{suffix}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.parametrize("amount", ["2px", "1m"])

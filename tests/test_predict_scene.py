@@ -16,6 +16,7 @@ from raster_files import write_raster
 from scene_files import CRS, ORIGIN, expected, fake_model, read, scene_arrays, write_scene
 from tiny_run import SMALL, Fake, filled
 
+from dis2_jax.files import locked_folder
 from dis2_jax.inference import inputs, journal, products, quicklook, scene, strips
 from dis2_jax.inference.inputs import ModalityFile
 from dis2_jax.inference.model import Model
@@ -315,7 +316,10 @@ def test_a_file_that_ends_in_the_middle_fails_there_and_changes_nothing(model, t
 def test_two_at_a_time_are_refused(model, tmp_path):
     files = write_scene(tmp_path, scene_arrays(40, 40))
     out = tmp_path / "map.tif"
-    with journal.held(tmp_path / "map.tif.partial"), pytest.raises(Dis2Error, match="in use by another"):
+    with (
+        locked_folder(tmp_path / "map.tif.partial", command="dis2 predict", flag="--out"),
+        pytest.raises(journal.OutputError, match="in use by another"),
+    ):
         model.predict_scene(files, out=out)
 
 

@@ -56,7 +56,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--search", action="store_true", help="double the batch from the given one while it fits and pays"
     )
-    parser.add_argument("--max-batch", type=int, metavar="B", help="of --search, per chip (default: 64)")
+    parser.add_argument(
+        "--max-batch", type=int, default=64, metavar="B", help="of --search, per chip (default: 64)"
+    )
     parser.add_argument(
         "--scale-from",
         metavar="T",
@@ -90,7 +92,7 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> None:
         rows: list[Row] = []
         for topology in dict.fromkeys(r.topology for r in requests):
             starts = [r for r in requests if r.topology == topology]
-            limit = (arguments.max_batch or 64) * starts[0].machine.chips
+            limit = arguments.max_batch * starts[0].machine.chips
             ladders = [
                 list(same) for _, same in itertools.groupby(starts, key=lambda r: r.config.sharding.strategy)
             ]
@@ -125,7 +127,10 @@ def _requests(
     found = []
     for topology in parse_names(arguments.topology):
         chips = parse_topology(topology).chips
-        batch = arguments.global_batch or (arguments.chip_batch or config.data.batch_size) * chips
+        batch = arguments.global_batch
+        if batch is None:
+            own = config.data.batch_size if arguments.chip_batch is None else arguments.chip_batch
+            batch = own * chips
         for strategy, remat in itertools.product(
             parse_names(arguments.strategy), parse_names(arguments.remat)
         ):

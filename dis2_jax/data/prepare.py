@@ -81,17 +81,7 @@ def prepare(
 def _unfinished(work: Work) -> Iterator[None]:
     """Hold the work's folder. It is gone after success, and after a failure that left nothing to keep."""
     folder = work.folder
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(locked_folder(folder))
-        except BlockingIOError as e:
-            raise Dis2Error(
-                f"{folder} is in use by another `dis2 data prepare`; wait for that one or end it"
-            ) from e
-        except OSError as e:
-            raise Dis2Error(
-                f"cannot write in {folder.parent} ({e.strerror or e}): choose another --out"
-            ) from e
+    with locked_folder(folder, command="dis2 data prepare", flag="--out"):
         try:
             yield
         except Dis2Error as e:

@@ -30,7 +30,7 @@ def slurm_place(asked: Asked, environment: Mapping[str, str], *, layout: Literal
                 f"--distributed slurm-node: {processes} tasks on {nodes} nodes; one task per node is wanted:"
                 " srun --ntasks-per-node=1, or --distributed slurm-gpu"
             )
-        devices, expected = asked.local_devices, on_node.visible
+        devices, expected = asked.local_devices, len(asked.local_devices) or on_node.visible or None
     else:
         devices, expected = _own_gpu(environment, on_node), 1
     return Place(

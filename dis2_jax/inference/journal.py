@@ -11,12 +11,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dis2_jax.data.rasters import first_line
 from dis2_jax.files import LOCK_FILE, locked_folder, write_whole
 from dis2_jax.schema import Dis2Error
 
@@ -83,7 +85,7 @@ def opened(out: Path, fingerprint: str) -> Iterator[Journal]:
     Raises ``Dis2Error`` when the folder cannot be made or another process works there, and for a full disk.
     """
     folder = out.with_name(out.name + ".partial")
-    with held(folder):
+    with locked_folder(folder, command="dis2 predict", flag="--out", error=OutputError):
         try:
             yield Journal(folder, fingerprint)
         except Dis2Error:
@@ -94,21 +96,6 @@ def opened(out: Path, fingerprint: str) -> Iterator[Journal]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Make and lock a folder; the lock dies with its process."""
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(locked_folder(folder))
-        except BlockingIOError as e:
-            raise OutputError(f"{folder} is in use by another `dis2 predict`; wait or end that one") from e
-        except OSError as e:
-            raise OutputError(
-                f"{folder.parent} cannot be written ({e.strerror}): choose another --out"
-            ) from e
-        yield
-
-
 def disk_error(e: OSError, folder: Path) -> OutputError:
     """Say what the disk said, and that what is done is kept."""
     if e.errno == errno.ENOSPC:
@@ -116,6 +103,14 @@ def disk_error(e: OSError, folder: Path) -> OutputError:
     else:
         what = f"it cannot be written ({e.strerror or e}); mend that"
     return OutputError(f"{folder}: {what} and run the same command again: it goes on from there")
+
+
+def write_error(e: Exception, target: Path) -> OSError:
+    """Return GDAL's complaint as an ``OSError``; a disk without room counts as full, whatever GDAL says."""
+    full = "No space left" in str(e) or "No space left" in first_line(e)
+    if full or shutil.disk_usage(target.parent).free < 2**20:
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+    return OSError(errno.EIO, first_line(e), str(target))
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

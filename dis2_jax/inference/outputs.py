@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,8 +11,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from dis2_jax.data.rasters import RasterInfo, first_line, gdal_errors, georeference_optional
+from dis2_jax.data.rasters import RasterInfo, gdal_errors, georeference_optional
 from dis2_jax.inference.beside import SIDECARS
+from dis2_jax.inference.journal import write_error
 from dis2_jax.inference.products import Product
 
 _TYPES = {"uint8": "Byte", "float32": "Float32"}
@@ -63,7 +63,7 @@ def write_cog(
         for _ in blocks(target):
             pass
     except gdal_errors() as e:
-        raise _write_error(e, target) from e
+        raise write_error(e, target) from e
 
 
 def blocks(path: Path) -> Iterator[np.ndarray]:
@@ -156,11 +156,3 @@ def _child(
     child = ElementTree.SubElement(parent, tag, attributes)
     child.text = text
     return child
-
-
-def _write_error(e: Exception, target: Path) -> OSError:
-    """GDAL's complaint as an ``OSError``; a disk without room counts as full, whatever GDAL says."""
-    full = "No space left" in str(e) or "No space left" in first_line(e)
-    if full or shutil.disk_usage(target.parent).free < 2**20:
-        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
-    return OSError(errno.EIO, first_line(e), str(target))

@@ -239,10 +239,8 @@ def _readings(x: np.ndarray, modality: Modality, *, whole: bool) -> Iterator[tup
     if len(positive) >= _FEWEST:
         for how, convert in to_decibels.items():
             yield how, convert(positive)
-    with np.errstate(over="ignore"):
-        linear = 10 ** (x / 10)
-    if np.isfinite(linear).all():
-        yield "as linear power of decibels", linear
+    if x.max() < 300:  # no radar has so many decibels, and the square of a power is still a float
+        yield "as linear power of decibels", 10 ** (x / 10)
 
 
 def _undeclared_nodata(x: np.ndarray, modality: Modality, mean: np.ndarray, std: np.ndarray) -> float | None:

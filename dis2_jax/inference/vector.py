@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dis2_jax.data.rasters import RasterInfo, georeference_optional, raster_info, to_pixel, to_world
+from dis2_jax.inference.journal import write_error
 from dis2_jax.schema import ClassLegend, Dis2Error
 
 LAYER = "classes"
@@ -87,10 +88,11 @@ def write_polygons(
     Outlines follow the pixels' edges exactly. With ``simplify``, corners that enclose less than about its square
     go, shared outlines alike, so that neighbours still meet. The area is that of the pixels, in square metres;
     null where the map has no coordinate reference system. All polygons are in memory at once. Equal maps give
-    equal bytes.
+    equal bytes. Raises ``OSError`` when ``target`` cannot be written.
     """
     import pyogrio
     import shapely
+    from pyogrio.errors import DataLayerError, DataSourceError
 
     info = raster_info(class_map)
     traced = list(_traced(class_map))
@@ -102,17 +104,20 @@ def write_polygons(
     names = np.array([legend.names[code] for code in codes], dtype=object)
     with _fixed_time(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="'crs' was not provided")  # the map's note says so
-        pyogrio.raw.write(
-            target,
-            shapely.to_wkb(_in_map_units(outlines, info)),
-            field_data=[names, codes, areas],
-            field_mask=[None, None, np.isnan(areas)],
-            fields=["class", "code", "area_m2"],
-            crs=None if info.crs is None else info.crs.to_wkt(),
-            geometry_type="Polygon",
-            layer=LAYER,
-            driver=DRIVERS[target.suffix.lower()],
-        )
+        try:
+            pyogrio.raw.write(
+                target,
+                shapely.to_wkb(_in_map_units(outlines, info)),
+                field_data=[names, codes, areas],
+                field_mask=[None, None, np.isnan(areas)],
+                fields=["class", "code", "area_m2"],
+                crs=None if info.crs is None else info.crs.to_wkt(),
+                geometry_type="Polygon",
+                layer=LAYER,
+                driver=DRIVERS[target.suffix.lower()],
+            )
+        except (DataLayerError, DataSourceError) as e:
+            raise write_error(e, target) from e
 
 
 def _traced(class_map: Path) -> Iterator[tuple[dict[str, Any], int]]:

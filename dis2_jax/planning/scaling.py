@@ -45,6 +45,7 @@ def scaling(compile_row: Compile, source: str) -> Compile:
             batch=max(config.data.batch_size * small.chips // machine.chips, 1),
             tile=request.tile,
         )
+        _check(asked, request)  # before the time that compiling takes
         return scale_row(compile_row(asked), request)
 
     return compiled_or_scaled

@@ -91,6 +91,20 @@ def check_batch_size(batch_size: int, mesh: Mesh | AbstractMesh) -> None:
         )
 
 
+def check_whole_tiles(mesh: Mesh) -> None:
+    """Raise ``Dis2Error`` where the devices that share a tile are of several processes: each reads whole tiles.
+
+    Which devices these are, the wiring of a TPU slice decides: hosts are squares of it, and rows may run across.
+    """
+    for sharing in mesh.devices.reshape(tile_shards(mesh), -1):
+        processes = {d.process_index for d in sharing}
+        if len(processes) > 1:
+            raise Dis2Error(
+                f"config sharding.axes: {len(sharing)} devices share a tile, and they belong to {len(processes)}"
+                " processes, each of which reads whole tiles: make rows or classes smaller"
+            )
+
+
 def batch_sharding(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
     """Tiles over ``data`` and ``fsdp``; the rows of maps (three dimensions and more) over ``rows``."""
     dims = BATCH if len(shape) > 2 else BATCH[:1]
@@ -109,7 +123,7 @@ def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> Any:
 
     def put(leaf: Any) -> jax.Array:
         whole = (len(leaf) * processes, *leaf.shape[1:])
-        return jax.make_array_from_process_local_data(batch_sharding(mesh, whole), leaf)
+        return jax.make_array_from_process_local_data(batch_sharding(mesh, whole), leaf, whole)
 
     return jax.tree.map(put, batch)
 

@@ -9,9 +9,9 @@ import jax
 
 from dis2_jax.config import ShardingConfig
 from dis2_jax.schema import Dis2Error
-from dis2_jax.sharding.axes import CLASSES, DATA, ROWS, parse_axes
+from dis2_jax.sharding.axes import DATA, parse_axes
 from dis2_jax.sharding.explicit import Pmapped, ShardMapped
-from dis2_jax.sharding.mesh import count_groups, make_mesh
+from dis2_jax.sharding.mesh import check_whole_tiles, count_groups, make_mesh
 from dis2_jax.sharding.partitioned import Placement
 from dis2_jax.sharding.rules import find_strategy
 
@@ -45,15 +45,7 @@ def make_placement(config: ShardingConfig, *, devices: Sequence[Any] | None = No
         raise Dis2Error(
             f"config sharding.axes = {text!r}: strategy {strategy.name} has the axis {DATA} alone"
         )
-    _check_local(text, dict(sizes))
-    return EXPLICIT.get(strategy.name, Placement)(strategy, make_mesh(sizes, devices))
-
-
-def _check_local(text: str, sizes: dict[str, int]) -> None:
-    """A process reads whole tiles, so that devices that share a tile must share a process."""
-    together = sizes.get(ROWS, 1) * sizes.get(CLASSES, 1)
-    if jax.process_count() > 1 and jax.local_device_count() % together:
-        raise Dis2Error(
-            f"config sharding.axes = {text!r}: {together} devices share a tile, and a process has"
-            f" {jax.local_device_count()}: rows x classes must divide that"
-        )
+    mesh = make_mesh(sizes, devices)
+    if jax.process_count() > 1:
+        check_whole_tiles(mesh)
+    return EXPLICIT.get(strategy.name, Placement)(strategy, mesh)

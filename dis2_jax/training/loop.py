@@ -22,6 +22,7 @@ from dis2_jax.data.pipeline import open_train_stream
 from dis2_jax.distributed.jointly import agreed, jointly
 from dis2_jax.distributed.meeting import connect, meet
 from dis2_jax.distributed.watchdog import Watchdog
+from dis2_jax.files import locked_folder
 from dis2_jax.models.dis2 import DIS2
 from dis2_jax.models.layout import active
 from dis2_jax.schema import DatasetCard, Dis2Error, Scenario
@@ -51,7 +52,7 @@ from dis2_jax.training.step import (
     scenarios_at,
 )
 from dis2_jax.training.warm_start import warm_start
-from dis2_jax.training.workdir import claim, locked, train_tile
+from dis2_jax.training.workdir import claim, train_tile
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -114,7 +115,7 @@ def train(
     with contextlib.ExitStack() as stack:
         with jointly():
             if first:
-                stack.enter_context(locked(workdir))
+                stack.enter_context(locked_folder(Path(workdir), command="dis2 train", flag="--workdir"))
                 claim(workdir, config=config, card=card)
         checkpoints = stack.enter_context(Checkpoints(workdir, config=config, card=card))
         stack.enter_context(active(placement))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 from dis2_jax import config_file
 from dis2_jax.config import Config
-from dis2_jax.files import locked_folder, write_whole
+from dis2_jax.files import write_whole
 from dis2_jax.schema import CARD_FILE, DatasetCard, Dis2Error
 
 MAY_CHANGE = frozenset(
@@ -101,26 +99,6 @@ def read_card(workdir: str | Path) -> DatasetCard:
 def write_card(card: DatasetCard, workdir: str | Path) -> None:
     """Store ``dataset_card.json``, whole or not at all."""
     write_whole(Path(workdir) / CARD_FILE, card.to_json() + "\n")
-
-
-@contextlib.contextmanager
-def locked(workdir: str | Path) -> Iterator[None]:
-    """Make the workdir and hold it for one process; the lock dies with its process.
-
-    Raises ``Dis2Error``: another process holds it, or it cannot be made or written.
-    """
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(locked_folder(Path(workdir)))
-        except BlockingIOError as e:
-            raise Dis2Error(
-                f"workdir {workdir} is in use by another `dis2 train`; wait or end that one"
-            ) from e
-        except OSError as e:
-            raise Dis2Error(
-                f"workdir {workdir} cannot be written: {e.strerror}; choose another --workdir"
-            ) from e
-        yield
 
 
 def _short(card: DatasetCard, key: str) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from dis2_jax.evaluation.chosen import Choice, open_study
@@ -15,7 +14,7 @@ from dis2_jax.evaluation.degrade.stored import Unfinished
 from dis2_jax.evaluation.degrade.sweep import point_of, sweep
 from dis2_jax.evaluation.degrade.tables import markdown_report
 from dis2_jax.files import locked_folder, write_results
-from dis2_jax.schema import ClassLegend, Dis2Error
+from dis2_jax.schema import ClassLegend
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +68,8 @@ def degrade_workdir(
         severities=damage.severities,
     )
     stem = f"degraded{study.stem}"
-    with _held(study.folder, stem):
+    lock = f".{stem}.lock"  # another call would lose this one's severities and curves
+    with locked_folder(study.folder, name=lock, command="dis2 degrade", flag="--workdir"):
         path = study.folder / f"{stem}.json"
         older = Degraded.load(path) if path.exists() else None
         unfinished = Unfinished(study.folder / f"{stem}.unfinished.jsonl", study)
@@ -84,21 +84,6 @@ def degrade_workdir(
         paths = write_results(study.folder, _files(found, study.card.legend, stem=stem))
         unfinished.drop([point_of(c) for c in (None, *conditions)])
     return DamageReport(found, measured, tuple(paths))
-
-
-@contextlib.contextmanager
-def _held(folder: Path, stem: str) -> Iterator[None]:
-    """Keep another call from the files of this name: it would lose this one's severities and curves."""
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(locked_folder(folder, name=f".{stem}.lock"))
-        except BlockingIOError as e:
-            raise Dis2Error(
-                f"{folder / stem}.* are being written by another `dis2 degrade`; wait or end that one"
-            ) from e
-        except OSError as e:
-            raise Dis2Error(f"{folder} cannot be written: {e.strerror}") from e
-        yield
 
 
 def _files(found: Degraded, legend: ClassLegend, *, stem: str) -> dict[str, str | bytes]:
