@@ -175,6 +175,26 @@ def test_an_interrupted_command_goes_on_after_the_last_finished_severity(workdir
     assert not path.exists()
 
 
+def test_two_at_a_time_are_refused_where_they_would_write_the_same_files(workdir, capsys, monkeypatch):
+    base = ["degrade", "--workdir", str(workdir), "--modality", "rgb", "--tiles", "1", "--severity", "1"]
+    statuses = []
+    measure = sweeping._measured
+
+    def measuring(*arguments):
+        if not statuses:
+            statuses.append(None)
+            statuses.append(main([*base, "--kind", "shift"]))
+            statuses.append(main([*base, "--kind", "shift", "--split", "validation"]))
+        return measure(*arguments)
+
+    monkeypatch.setattr(sweeping, "_measured", measuring)
+    assert main([*base, "--kind", "noise"]) == 0
+    assert statuses == [None, 2, 0]
+    assert "degraded.* is in use by another `dis2 degrade`" in capsys.readouterr().err
+    assert {k for k, _, _ in Degraded.load(workdir / "evaluation" / "degraded.json").curves} == {"noise"}
+    assert main([*base, "--kind", "shift"]) == 0, "the lock died with the call"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

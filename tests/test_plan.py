@@ -74,9 +74,9 @@ def test_one_chip_alone_is_compiled_once_and_compared_with():
     alone, small, large = lines
     assert alone.baseline
     assert alone.prediction is not None
-    assert alone.prediction.step == pytest.approx(0.012)
+    assert alone.prediction.step == pytest.approx(0.012 + 2e11 / 197e12)
     assert large.prediction is not None
-    assert large.efficiency == pytest.approx(0.012 / large.prediction.step)
+    assert large.efficiency == pytest.approx(alone.prediction.step / large.prediction.step)
     assert small.efficiency is not None
     assert 0 < small.efficiency < large.efficiency < 1, "8 x 8 chips close no ring"
 

@@ -125,24 +125,28 @@ def test_seconds_on_rings_lines_and_between_hosts():
     assert hosts["InfiniBand"] == pytest.approx(2 * 15 / 16 * size / 8 / 50e9 + 4 * HOST_SECONDS)
 
 
-def test_a_step_is_its_slowest_roofline_and_its_networks():
+def test_a_step_is_products_memory_launches_and_networks():
     machine = parse_topology("v5e:16x16")
     p = predict(FACTS, machine, global_batch=1024, dtype="bfloat16")
     assert (p.products, p.memory) == (pytest.approx(0.02), pytest.approx(0.01))
-    assert p.step == pytest.approx(0.02)
-    assert p.mfu == pytest.approx(0.5), "half of the operations are recomputed"
-    assert p.tiles_per_second == pytest.approx(1024 / 0.02)
+    assert p.step == pytest.approx(0.03)
+    assert p.mfu == pytest.approx(1 / 3), "half of the operations are recomputed"
+    assert p.tiles_per_second == pytest.approx(1024 / 0.03)
     assert p.bound == "products"
     cycles = predict(
-        dataclasses.replace(FACTS, cycles=45_000_000), machine, global_batch=1024, dtype="bfloat16"
+        dataclasses.replace(FACTS, cycles=60_000_000), machine, global_batch=1024, dtype="bfloat16"
     )
-    assert cycles.step == pytest.approx(0.03)
+    assert cycles.step == pytest.approx(0.04)
     assert cycles.bound == "instructions"
+    many = dataclasses.replace(FACTS, instructions=50_000)
+    kernels = predict(many, parse_topology("h100:128"), global_batch=1024, dtype="bfloat16")
+    assert kernels.step == pytest.approx(kernels.products + kernels.memory + 0.05)
+    assert kernels.bound == "launches"
     exchange = Exchange("all-reduce", 1, 10**9, 256, (16, 16))
     sent = predict(
         dataclasses.replace(FACTS, exchanges=(exchange,)), machine, global_batch=1024, dtype="bfloat16"
     )
-    assert sent.step == pytest.approx(0.02 + sent.networks["ICI"])
+    assert sent.step == pytest.approx(0.03 + sent.networks["ICI"])
     assert FACTS.memory.peak == 4 * 2**30 + 2**20
 
 

@@ -1,7 +1,10 @@
 """Does a scene look like what the model was trained on? One line for each thing that does not.
 
 Judged from a sample of pixels against the card's means and standard deviations, with room for scenes that are darker,
-flatter or higher than the average: a note is for values that no ordinary scene would have.
+flatter or higher than the average: a note is for values that no ordinary scene would have. Where mean and deviation
+leave it open, the file's type of number may tell: 8 bits cannot hold 16-bit data, and heights above ground in whole
+metres are rare. Decimetres with fractions of a low quarter stay untold: they are the numbers of a high quarter in
+metres, and slopes, which would tell, differ as much between a forest and a field.
 """
 
 from __future__ import annotations
@@ -28,6 +31,10 @@ _FAR = {"optical": 10.0, "height": 6.0, "sar": 6.0, "other": 6.0}
 """Distance of the means, in standard deviations, that is out of the ordinary (snow in a green city: 6)."""
 _WIDE, _NARROW = 8.0, 1 / 50
 """Ratio of the deviations that is."""
+_COARSE = 15.0
+"""Deviation of heights in metres below which whole metres are rare (above ground, not above the sea)."""
+_LOW = 1 / 5
+"""Ratio that is out of the ordinary for heights with fractions where the training data had none."""
 _ALIKE = 0.2
 """Readings whose badness differs by less are told apart by their order."""
 _DEGREES_EQUAL_AREA = "EPSG:6933"
@@ -73,8 +80,7 @@ def doubts(scene: Scene, card: DatasetCard, *, reference: str) -> list[str]:
     for name, source in scene.sources.items():
         x = samples[name]
         if len(source.modality.mean) == len(source.modality.std) == source.modality.channels:
-            whole = np.issubdtype(np.dtype(source.reader.info.dtype), np.integer)
-            found.append(value_doubt(x, source.modality, whole=whole))
+            found.append(value_doubt(x, source.modality, dtype=np.dtype(source.reader.info.dtype)))
     return [text for text in found if text]
 
 
@@ -105,12 +111,14 @@ def _size_doubt(grid: RasterInfo, card: DatasetCard, reference: str) -> str:
     )
 
 
-def value_doubt(x: np.ndarray, modality: Modality, *, whole: bool) -> str:
+def value_doubt(x: np.ndarray, modality: Modality, *, dtype: np.dtype) -> str:
     """Say in a line what is odd about a sample ``[n, C]`` in physical units; '' if nothing is.
 
-    ``whole``: the file holds whole numbers, which no scale of 0..1 fits in.
+    ``dtype`` is the file's: whole numbers fit no scale of 0..1.
     """
     if modality.kind == "optical":
+        if _too_few_bits(modality, dtype):
+            return _bits_doubt(modality, dtype)
         x = x[(x != 0).any(-1)]  # black borders
     if len(x) < _FEWEST:
         return ""
@@ -119,7 +127,8 @@ def value_doubt(x: np.ndarray, modality: Modality, *, whole: bool) -> str:
     now = _distance(x, mean, std)
     decibels = modality.kind == "sar" and _other_scale(x, mean)
     far = now.far(modality.kind)
-    if not (far or now.spread < _NARROW or decibels):
+    steps = _other_steps(x, modality, now)
+    if not (far or now.spread < _NARROW or decibels or steps):
         return ""
     unit = f" {modality.unit}" if modality.unit else ""
     head = (
@@ -131,7 +140,7 @@ def value_doubt(x: np.ndarray, modality: Modality, *, whole: bool) -> str:
         return f"{head}{fill:.10g} looks like nodata; if it is, give --nodata {modality.name}={fill:.10g}"
     better = [
         (d.badness, how)
-        for how, y in _readings(x, modality, whole=whole)
+        for how, y in _readings(x, modality, whole=np.issubdtype(dtype, np.integer))
         if (d := _distance(y, mean, std)).fits
     ]
     if better:
@@ -166,6 +175,46 @@ def _starts(size: int) -> list[int]:
 def _distance(x: np.ndarray, mean: np.ndarray, std: np.ndarray) -> _Distance:
     shift = float(np.median((x.mean(0) - mean) / std))
     return _Distance(shift, max(float(np.median(x.std(0) / std)), 1e-12))
+
+
+def _too_few_bits(modality: Modality, dtype: np.dtype) -> bool:
+    """Whether numbers of the file's type cannot be what the training data were.
+
+    Numbers from a to b with mean m have a variance of at most (m - a) (b - m) (Bhatia and Davis, 2000).
+    """
+    if not np.issubdtype(dtype, np.integer):
+        return False
+    mean, std = (v.astype(np.float64) for v in statistics(modality))
+    limits, source = np.iinfo(dtype), modality.source
+    a, b = sorted((limits.min * source.scale + source.offset, limits.max * source.scale + source.offset))
+    return bool((std**2 > (mean - a) * (b - mean)).any())
+
+
+def _bits_doubt(modality: Modality, dtype: np.dtype) -> str:
+    mean, std = statistics(modality)
+    unit = f" {modality.unit}" if modality.unit else ""
+    return (
+        f"{modality.name}: a file of {8 * dtype.itemsize} bits where the training data ({np.median(mean):.3g} ±"
+        f" {np.median(std):.3g}{unit}) need more, so it was scaled in some other way; give the original numbers"
+    )
+
+
+def _other_steps(x: np.ndarray, modality: Modality, now: _Distance) -> bool:
+    """Whether rather large heights are whole numbers, where whole metres would be coarse for the training data.
+
+    The other way round: rather small heights with fractions, where the training data were scaled from whole numbers.
+    """
+    if modality.kind != "height":
+        return False
+    source = modality.source
+    if source.rescaled:
+        stored = (x - source.offset) / source.scale
+        return now.spread < _LOW and _whole_share(stored) < 0.8
+    return max(modality.std) < _COARSE and (now.shift > 3 or now.spread > 4) and _whole_share(x) == 1
+
+
+def _whole_share(x: np.ndarray) -> float:
+    return float((np.abs(x - np.rint(x)) < 0.01).mean())
 
 
 def _other_scale(x: np.ndarray, mean: np.ndarray) -> bool:

@@ -26,6 +26,7 @@ from dis2_jax.training.optimizer import make_optimizer
 from dis2_jax.training.state import TrainState, build_model, create_state, initializer
 
 MATRIX = 1536
+CHAIN = 256
 VECTOR = 32 * 2**20
 
 
@@ -52,6 +53,12 @@ class Point:
     gigabytes: float
 
     @property
+    def seconds(self) -> tuple[float, ...]:
+        """Products, memory, launches, all of it as predicted, and as measured."""
+        p = self.prediction
+        return p.products, p.memory, p.launches, p.step, self.measured
+
+    @property
     def ratio(self) -> float:
         """Measured over predicted."""
         return self.measured / self.prediction.step
@@ -76,14 +83,13 @@ class Check:
 
     def lines(self) -> list[str]:
         """Return the comparison as aligned text."""
-        heads = ("size", "GFLOP", "GB", "products ms", "memory ms", "predicted", "measured", "ratio")
+        heads = ("size", "GFLOP", "GB", "products", "memory", "launches", "predicted ms", "measured", "ratio")
         rows = [
             (
                 str(p.size),
                 f"{p.gflop:.2f}",
                 f"{p.gigabytes:.2f}",
-                *(f"{1000 * s:.1f}" for s in (p.prediction.products, p.prediction.memory)),
-                *(f"{1000 * s:.1f}" for s in (p.prediction.step, p.measured)),
+                *(f"{1000 * s:.1f}" for s in p.seconds),
                 f"{p.ratio:.2f}",
             )
             for p in self.points
@@ -98,7 +104,8 @@ class Check:
         speed = self.chip.bf16_flops * self.chip.float32_share / 1e9
         return [
             f"one core: {speed:.0f} GFLOP/s in products of {MATRIX} x {MATRIX}, float32;"
-            f" {self.chip.memory_bandwidth / GB:.1f} GB/s in place over {4 * VECTOR // 2**20} MiB",
+            f" {self.chip.memory_bandwidth / GB:.1f} GB/s in place over {4 * VECTOR // 2**20} MiB;"
+            f" {1e6 * self.chip.launch_seconds:.1f} us for a small instruction",
             *table,
             f"measured / predicted: {self.factor:.2f} (geometric mean), each within a factor {self.spread:.2f} of that",
         ]
@@ -118,7 +125,7 @@ def check_model(config: Config, sizes: Sequence[Size], *, steps: int = 5) -> Che
 
 
 def measure_core() -> Chip:
-    """Describe one core of this CPU as a chip: peak and bandwidth by two micro-benchmarks, best of several."""
+    """Describe one core of this CPU as a chip: peak, bandwidth and launches by micro-benchmarks, best of several."""
     a = jnp.ones((MATRIX, MATRIX), jnp.float32)
     product = jax.jit(lambda a, b: a @ b)
     flops = 2 * MATRIX**3 / best_time(lambda: product(a, a), repeat=8)
@@ -130,6 +137,8 @@ def measure_core() -> Chip:
         return state["x"]
 
     bandwidth = 2 * 4 * VECTOR / best_time(move, repeat=8)
+    pair = jnp.arange(2.0)
+    launch = best_time(lambda: _sorts(pair), repeat=8) / CHAIN
     return Chip(
         name="core",
         platform="cpu",
@@ -139,9 +148,18 @@ def measure_core() -> Chip:
         link_bandwidth=bandwidth,
         host_bandwidth=None,
         chips_per_host=1,
+        launch_seconds=launch,
         float32_share=1.0,
         source="measured",
     )
+
+
+@jax.jit
+def _sorts(x: jax.Array) -> jax.Array:
+    """Run ``CHAIN`` small instructions, of a kind that the compiler fuses with nothing."""
+    for _ in range(CHAIN):
+        x = jax.lax.sort(x)
+    return x
 
 
 def best_time(call: Callable[[], Any], *, repeat: int) -> float:

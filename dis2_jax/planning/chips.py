@@ -51,6 +51,8 @@ class Chip:
     """A torus dimension closes to a ring where its length is a multiple of this."""
     clock_ghz: float | None = None
     """Of the compiler's cycle estimates."""
+    launch_seconds: float = 0.0
+    """Passes for every instruction besides what it moves; in a TPU's cycles it is counted already."""
     gpu: GpuTarget | None = None
     float32_share: float = 0.5
     """Peak in float32 as a share of bfloat16's: what the default matrix precision reaches."""
@@ -69,6 +71,9 @@ class Chip:
         """Name of the network between slices (TPU) or hosts (GPU)."""
         return {"tpu": "DCN", "cuda": "InfiniBand", "cpu": "network"}[self.platform]
 
+
+KERNEL_SECONDS = 1e-6
+"""Between two kernels of a stream. NVIDIA's figures for launches are 0.5 us (CUDA graphs) to 0.9 us (streams)."""
 
 CHIPS = (
     Chip(
@@ -158,6 +163,7 @@ CHIPS = (
         link_bandwidth=450 * GB,
         host_bandwidth=50 * GB,
         chips_per_host=8,
+        launch_seconds=KERNEL_SECONDS,
         source="NVIDIA H100 SXM data sheet (1979 TFLOP/s with sparsity), DGX H100: 8 x 400 Gbit/s",
         gpu=GpuTarget("NVIDIA H100 80GB HBM3", (9, 0), 132, 1.98, 50 * 2**20),
     ),
@@ -170,6 +176,7 @@ CHIPS = (
         link_bandwidth=450 * GB,
         host_bandwidth=50 * GB,
         chips_per_host=8,
+        launch_seconds=KERNEL_SECONDS,
         source="NVIDIA H200 SXM data sheet, DGX H200: 8 x 400 Gbit/s",
         gpu=GpuTarget("NVIDIA H200", (9, 0), 132, 1.98, 50 * 2**20),
     ),
@@ -182,6 +189,7 @@ CHIPS = (
         link_bandwidth=900 * GB,
         host_bandwidth=50 * GB,
         chips_per_host=8,
+        launch_seconds=KERNEL_SECONDS,
         source="NVIDIA DGX B200 data sheet: 1440 GB, 64 TB/s, 14.4 TB/s NVLink for 8; 8 x 400 Gbit/s",
         gpu=GpuTarget("NVIDIA B200", (10, 0), 148, 1.965, 126 * 2**20),
     ),

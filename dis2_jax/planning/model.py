@@ -1,9 +1,10 @@
 """The model of time: rooflines of matrix units, main memory and networks. All assumptions are in this file.
 
-    step = max(products / peak, padded bytes / memory bandwidth) + collectives
+    step = products / peak + padded bytes / memory bandwidth + instructions * launch + collectives
 
-Nothing hides behind anything else but memory behind products and the other way round; collectives are as fast as
-bandwidth and hops allow. Where the compiler estimates cycles, ``cycles / clock`` stands in for the maximum.
+Nothing hides behind anything else: instructions run one after the other, and most of a step's are either products or
+passes over memory. Collectives are as fast as bandwidth and hops allow. Where the compiler estimates cycles,
+``cycles / clock`` stands in for the first three terms if it is more.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class Prediction:
 
     products: float
     memory: float
+    launches: float
     cycles: float | None
     """By the compiler's estimate: products, memory and all else of one device together."""
     networks: dict[str, float]
@@ -44,9 +46,10 @@ class Prediction:
     @property
     def bound(self) -> str:
         """What takes longest."""
-        parts = {"products": self.products, "memory": self.memory, **self.networks}
-        if self.cycles is not None and self.cycles > max(self.products, self.memory):
-            parts = {"instructions": self.cycles, **self.networks}
+        parts = {"products": self.products, "memory": self.memory, "launches": self.launches}
+        if self.cycles is not None and self.cycles > sum(parts.values()):
+            parts = {"instructions": self.cycles}
+        parts |= self.networks
         return max(parts, key=lambda k: parts[k])
 
 
@@ -57,16 +60,18 @@ def predict(facts: Facts, topology: Topology, *, global_batch: int, dtype: str) 
     peak = chip.peak_flops(dtype) / share
     products = facts.flops / peak
     memory = facts.padded_bytes / (chip.memory_bandwidth / share)
+    launches = facts.instructions * chip.launch_seconds
     usable = facts.cycles is not None and chip.clock_ghz is not None
     cycles = facts.cycles / (chip.clock_ghz * 1e9) if usable and facts.cycles and chip.clock_ghz else None
     networks: dict[str, float] = {}
     for exchange in facts.exchanges:
         for network, seconds in exchange_seconds(exchange, topology).items():
             networks[network] = networks.get(network, 0.0) + seconds
-    step = max(products, memory, cycles or 0.0) + sum(networks.values())
+    step = max(products + memory + launches, cycles or 0.0) + sum(networks.values())
     return Prediction(
         products=products,
         memory=memory,
+        launches=launches,
         cycles=cycles,
         networks=networks,
         step=step,

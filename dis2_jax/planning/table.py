@@ -25,6 +25,7 @@ HEADS = (
     "collectives",
     "ms products",
     "HBM",
+    "launches",
     "compiler",
     "network",
     "step",
@@ -121,6 +122,7 @@ def _time(p: Prediction, line: Line) -> tuple[str, ...]:
     return (
         _ms(p.products),
         _ms(p.memory),
+        _ms(p.launches) if p.launches else "-",
         "-" if p.cycles is None else _ms(p.cycles),
         _ms(p.network),
         _ms(p.step),

@@ -13,7 +13,7 @@ from dis2_jax.evaluation.degrade.results import Degraded
 from dis2_jax.evaluation.degrade.stored import Unfinished
 from dis2_jax.evaluation.degrade.sweep import point_of, sweep
 from dis2_jax.evaluation.degrade.tables import markdown_report
-from dis2_jax.files import write_results
+from dis2_jax.files import locked_folder, write_results
 from dis2_jax.schema import ClassLegend
 
 
@@ -57,7 +57,7 @@ def degrade_workdir(
 
     Raises:
         Dis2Error: as ``open_study``, ``plan_conditions`` and ``sweep``; a file that is not degraded results; an
-            unfinished call of other weights or tiles.
+            unfinished call of other weights or tiles; another process that works on the same results.
         Interrupted: on Ctrl-C while measuring.
     """
     study = open_study(workdir, choice)
@@ -68,17 +68,21 @@ def degrade_workdir(
         severities=damage.severities,
     )
     stem = f"degraded{study.stem}"
-    path = study.folder / f"{stem}.json"
-    older = Degraded.load(path) if path.exists() else None
-    unfinished = Unfinished(study.folder / f"{stem}.unfinished.jsonl", study)
-    try:
-        measured = sweep(study, conditions, students=damage.students, unfinished=unfinished, on_line=on_line)
-    except KeyboardInterrupt as e:
-        kept = f"the same command goes on after {len(unfinished)} finished severities"
-        raise Interrupted(f"interrupted; {kept}") from e
-    found = measured if older is None else measured.with_curves_of(older)
-    paths = write_results(study.folder, _files(found, study.card.legend, stem=stem))
-    unfinished.drop([point_of(c) for c in (None, *conditions)])
+    # Another call would lose this one's severities and curves.
+    with locked_folder(study.folder, command="dis2 degrade", flag="--workdir", part=stem):
+        path = study.folder / f"{stem}.json"
+        older = Degraded.load(path) if path.exists() else None
+        unfinished = Unfinished(study.folder / f"{stem}.unfinished.jsonl", study)
+        try:
+            measured = sweep(
+                study, conditions, students=damage.students, unfinished=unfinished, on_line=on_line
+            )
+        except KeyboardInterrupt as e:
+            kept = f"the same command goes on after {len(unfinished)} finished severities"
+            raise Interrupted(f"interrupted; {kept}") from e
+        found = measured if older is None else measured.with_curves_of(older)
+        paths = write_results(study.folder, _files(found, study.card.legend, stem=stem))
+        unfinished.drop([point_of(c) for c in (None, *conditions)])
     return DamageReport(found, measured, tuple(paths))
 
 
