@@ -30,17 +30,20 @@ class ShardingBench:
     collectives: dict[str, tuple[int, int]]
     """Kind -> how many a step runs, and their bytes."""
 
-    def cells(self) -> list[str]:
-        """One line of the table."""
+    def line(self) -> str:
+        """Its line of the table."""
         traffic = "; ".join(
             f"{n} {kind} {size / MIB:.2f}" for kind, (n, size) in sorted(self.collectives.items())
         )
         mesh = " x ".join(f"{name} {size}" for name, size in self.mesh.items())
         memory = [f"{size / MIB:.1f}" for size in (self.arguments, self.temporaries)]
-        return [self.name, mesh, *memory, f"{self.step_ms:.0f}", traffic or "none"]
+        return f"| {' | '.join([self.name, mesh, *memory, f'{self.step_ms:.0f}', traffic or 'none'])} |"
 
 
-HEAD = ["strategy", "mesh", "state MiB", "temporaries MiB", "step ms", "collectives (number, kind, MiB)"]
+HEAD = """\
+| strategy | mesh | state MiB | temporaries MiB | step ms | collectives (number, kind, MiB) |
+| :-- | :-- | --: | --: | --: | :-- |"""
+"""Of the table, in Markdown."""
 
 
 def parse_strategy(text: str) -> ShardingConfig:
@@ -81,9 +84,3 @@ def bench_sharding(
             compile_seconds=prepared.compile_seconds,
             collectives=dict(counted),
         )
-
-
-def markdown(rows: Sequence[ShardingBench]) -> list[str]:
-    """The table."""
-    lines = [HEAD, [":--", ":--", "--:", "--:", "--:", ":--"], *(row.cells() for row in rows)]
-    return ["| " + " | ".join(cells) + " |" for cells in lines]

@@ -106,20 +106,21 @@ def clear_leftovers(out: Path) -> None:
 
 @contextlib.contextmanager
 def locked_folder(
-    folder: Path, *, command: str, flag: str, name: str = LOCK_FILE, error: type[Dis2Error] = Dis2Error
+    folder: Path, *, command: str, flag: str, part: str = "", error: type[Dis2Error] = Dis2Error
 ) -> Iterator[None]:
     """Make a folder and keep other processes from it; the lock dies with its process, the folder stays.
 
-    Another ``name`` keeps them from a part of the folder's files only: those who use it agree on which.
-    Raises ``error`` when another ``command`` holds it, or when it cannot be made or locked; ``flag`` chooses another.
+    ``part``: only from the files whose names begin so, as those agree who use them. Raises ``error`` when another
+    ``command`` holds it, or when it cannot be made or locked; ``flag`` chooses another.
     """
+    held = f"{folder / part}.*" if part else folder
     with contextlib.ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            f = stack.enter_context((folder / name).open("w"))
+            f = stack.enter_context((folder / (f".{part}.lock" if part else LOCK_FILE)).open("w"))
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as e:
-            raise error(f"{folder} is in use by another `{command}`; wait for that one or end it") from e
+            raise error(f"{held} is in use by another `{command}`; wait for that one or end it") from e
         except OSError as e:
             raise error(f"{folder} cannot be written ({e.strerror or e}): choose another {flag}") from e
         yield

@@ -190,7 +190,7 @@ def test_two_at_a_time_are_refused_where_they_would_write_the_same_files(workdir
     monkeypatch.setattr(sweeping, "_measured", measuring)
     assert main([*base, "--kind", "noise"]) == 0
     assert statuses == [None, 2, 0]
-    assert "is in use by another `dis2 degrade`" in capsys.readouterr().err
+    assert "degraded.* is in use by another `dis2 degrade`" in capsys.readouterr().err
     assert {k for k, _, _ in Degraded.load(workdir / "evaluation" / "degraded.json").curves} == {"noise"}
     assert main([*base, "--kind", "shift"]) == 0, "the lock died with the call"
 

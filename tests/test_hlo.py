@@ -84,11 +84,12 @@ def test_a_collective_inside_fusions_is_counted_once() -> None:
 def test_collectives_of_a_shard_map_share_a_channel_and_all_count() -> None:
     program = """ENTRY %main (a: f32[8]) -> f32[8] {
   %a = f32[8]{0} parameter(0)
-  %one = f32[8]{0} collective-permute(%a), channel_id=1, source_target_pairs={{0,1}}
+  %start = (f32[8]{0}, f32[8]{0}, u32[], u32[]) collective-permute-start(%a), channel_id=1, source_target_pairs={{0,1}}
+  %one = f32[8]{0} collective-permute-done(%start)
   ROOT %two = f32[8]{0} collective-permute(%one), channel_id=1, source_target_pairs={{1,0}}
 }
 """
-    assert [c.groups for c in parse_collectives(program)] == [((0, 1),), ((1, 0),)]
+    assert [(c.groups, c.size) for c in parse_collectives(program)] == [(((0, 1),), 32), (((1, 0),), 32)]
 
 
 def test_traffic_pads_to_tiles_and_leaves_on_chip_memory_out() -> None:

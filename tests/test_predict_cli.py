@@ -313,6 +313,26 @@ def test_polygons_follow_the_pixels_and_are_the_same_again(fake, tmp_path, suffi
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
+def test_areas_in_degrees_and_feet(fake, tmp_path):
+    pyogrio = pytest.importorskip("pyogrio")
+    pytest.importorskip("shapely")
+    sine = np.sin(np.radians(60)) ** 2
+    a, e2 = 6378137.0, 0.00669437999  # WGS 84: radii of curvature along and across the meridian
+    along, across = a * (1 - e2) / (1 - e2 * sine) ** 1.5, a / (1 - e2 * sine) ** 0.5 * 0.5
+    for name, crs, corner, side, metres in (
+        ("degrees", "EPSG:4326", (11.0, 60.005), 1e-4, np.radians(1) * np.sqrt(along * across)),
+        ("feet", "EPSG:2263", (1e6, 2e5), 2.0, 1200 / 3937),
+    ):
+        codes = np.zeros((100, 80), np.uint8)
+        codes[20:60] = 1
+        write_raster(tmp_path / f"{name}.tif", codes, nodata=255, crs=crs, origin=corner, pixel=side)
+        vector.write_polygons(tmp_path / f"{name}.tif", fake.card.legend, tmp_path / f"{name}.fgb")
+        _, _, _, (_, found, areas) = pyogrio.raw.read(tmp_path / f"{name}.fgb")
+        for code in (0, 1):
+            wanted = (codes == code).sum() * (side * metres) ** 2
+            np.testing.assert_allclose(areas[found == code].sum(), wanted, rtol=1e-4)
+
+
 @pytest.mark.parametrize("amount", ["2px", "1m"])
 def test_simplified_polygons_still_meet(fake, tmp_path, capsys, amount):
     pyogrio = pytest.importorskip("pyogrio")

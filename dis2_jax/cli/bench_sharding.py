@@ -9,7 +9,8 @@ from typing import Any
 
 from dis2_jax.cli.arguments import parse_tile, write_json
 
-DEFAULT = ("dp", "zero1", "fsdp", "spatial", "class")
+DEFAULT = ("dp", "zero1", "fsdp", "spatial")
+"""``class`` needs as many classes as devices, or axes that fit both."""
 
 
 def add_parser(which: Any) -> None:
@@ -41,16 +42,20 @@ def add_parser(which: Any) -> None:
 
 def run(arguments: argparse.Namespace, rest: list[str]) -> None:
     """Measure and print a markdown table."""
-    from dis2_jax.bench_sharding import bench_sharding, markdown
+    from dis2_jax.bench_sharding import HEAD, bench_sharding
     from dis2_jax.cli.bench import dataset_card, default_tile, read_config
 
     config = read_config(arguments.config, rest)
     tile = parse_tile(arguments.tile) if arguments.tile else default_tile(config)
     card = dataset_card(config, arguments, tile)
     batch = config.data.batch_size if arguments.batch is None else arguments.batch
-    rows = list(
-        bench_sharding(config, card, arguments.strategies, tile=tile, batch=batch, steps=arguments.steps)
-    )
-    print("\n".join(markdown(rows)))
+    print(HEAD)
+    rows = []
+    # Each as soon as it is there: the next one may be refused after minutes.
+    for row in bench_sharding(
+        config, card, arguments.strategies, tile=tile, batch=batch, steps=arguments.steps
+    ):
+        print(row.line(), flush=True)
+        rows.append(row)
     if arguments.json:
         write_json(Path(arguments.json), {row.name: dataclasses.asdict(row) for row in rows})

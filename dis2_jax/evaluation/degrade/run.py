@@ -68,8 +68,8 @@ def degrade_workdir(
         severities=damage.severities,
     )
     stem = f"degraded{study.stem}"
-    lock = f".{stem}.lock"  # another call would lose this one's severities and curves
-    with locked_folder(study.folder, name=lock, command="dis2 degrade", flag="--workdir"):
+    # Another call would lose this one's severities and curves.
+    with locked_folder(study.folder, command="dis2 degrade", flag="--workdir", part=stem):
         path = study.folder / f"{stem}.json"
         older = Degraded.load(path) if path.exists() else None
         unfinished = Unfinished(study.folder / f"{stem}.unfinished.jsonl", study)
