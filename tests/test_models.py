@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -259,3 +261,17 @@ def test_upsampling_and_positions_of_symbolic_size_are_those_of_the_size() -> No
         up, positions = function.call(x)
         np.testing.assert_allclose(up, upsample_bilinear(jnp.asarray(x), 2), atol=1e-6)
         np.testing.assert_allclose(positions, sincos_positions(size, 16), atol=1e-5)
+
+
+def test_no_flax_convolution_needs_more_than_jax2onnx_gives_it() -> None:
+    """jax2onnx replaces ``nn.Conv`` by its own, without padding of ours (which CI would not see: it lacks jax2onnx)."""
+    seen = []
+
+    def look(run: Any, arguments: Any, options: Any, context: Any) -> Any:
+        if isinstance(context.module, nn.Conv):
+            seen.append((context.module.kernel_size, context.module.conv_general_dilated))
+        return run(*arguments, **options)
+
+    with nn.intercept_methods(look):
+        jax.eval_shape(lambda: init_variables(THREE, seed=0))
+    assert set(seen) == {((1, 1), None)}

@@ -28,8 +28,9 @@ INSTALL = "pip install -e '.[onnx]' && pip install --no-deps jax2onnx==0.17.1"
 def require_onnx() -> tuple[Any, Any]:
     """Return the modules (jax2onnx, onnxruntime). Raises ``Dis2Error`` when they are not installed."""
     try:
-        import jax2onnx
-        import onnxruntime
+        with _quiet():
+            import jax2onnx
+            import onnxruntime
     except ImportError as e:
         raise Dis2Error(
             f"ONNX needs a package that is not there ({e.name}): in the clone run `{INSTALL}`"
@@ -84,11 +85,13 @@ def run_onnx(path: Path, images: dict[str, np.ndarray]) -> np.ndarray:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Leave out onnx_ir's warnings about intermediate shapes that it does not write down."""
-    logger = logging.getLogger("onnx_ir")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    """Leave out warnings of onnx_ir about shapes, of jax2onnx about packages that are not there."""
+    loggers = [logging.getLogger(name) for name in ("onnx_ir", "jax2onnx")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

@@ -148,21 +148,32 @@ class PreNormConv(nn.Module):
         mean = wide.mean((1, 2, 3), keepdims=True)
         var = jnp.square(wide - mean).mean((1, 2, 3), keepdims=True)
         x = leaky_relu((wide - mean) * jax.lax.rsqrt(var + self.epsilon)).astype(self.dtype)
-        return nn.Conv(
-            self.features,
-            (self.kernel_size, self.kernel_size),
-            padding="VALID",
-            dtype=self.dtype,
-            conv_general_dilated=self._padded_conv if self.kernel_size > 1 else None,
-            name="conv",
-        )(x)
+        settings: Any = {"padding": self.padding, "dtype": self.dtype, "kind": self.kind}
+        return _SameConv(self.features, self.kernel_size, name="conv", **settings)(x)
 
-    def _padded_conv(self, x: jax.Array, kernel: jax.Array, *settings: Any, **options: Any) -> jax.Array:
-        def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-            return jax.lax.conv_general_dilated(x, kernel, *settings, **options)
 
+class _SameConv(nn.Module):
+    """Convolution of stride 1 that keeps height and width, with the parameters of ``nn.Conv``.
+
+    jax2onnx puts a convolution of its own in the place of every ``nn.Conv``, and that one would not see our padding.
+    """
+
+    features: int
+    kernel_size: int
+    padding: Padding
+    dtype: jnp.dtype
+    kind: Activation
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        if self.kernel_size == 1:
+            return _conv(x, kernel) + bias
         edges: Edges = "reflect" if self.padding == "reflect" else "constant"
-        return current().on_padded(convolve, x, kernel, edges=edges, name=self.kind)
+        return current().on_padded(_conv, x, kernel, edges=edges, name=self.kind) + bias
 
 
 class AttentionPool(nn.Module):
