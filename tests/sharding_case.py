@@ -1,6 +1,6 @@
 """One strategy on eight virtual devices, in a process of its own: three steps, and where their state lay.
 
-``python sharding_case.py OUT STRATEGY [AXES [REMAT [DROPOUT]]]`` writes ``OUT/<name>.npz`` (values), ``.txt``
+``python sharding_case.py OUT STRATEGY AXES REMAT DROPOUT BATCH`` writes ``OUT/<name>.npz`` (values), ``.txt``
 (specs) and ``.json`` (collectives and memory).
 """
 
@@ -51,12 +51,14 @@ class Case:
     axes: str = ""
     remat: str = "none"
     dropout: float = 0.1
+    batch: int = BATCH
 
     @property
     def name(self) -> str:
         """File name."""
         remat = "" if self.remat == "none" else self.remat
-        return "-".join(filter(None, [self.strategy, *self.axes.replace(":", "").split(","), remat]))
+        batch = "" if self.batch == BATCH else f"batch{self.batch}"
+        return "-".join(filter(None, [self.strategy, *self.axes.replace(":", "").split(","), remat, batch]))
 
 
 def run_case(out: Path, case: Case) -> None:
@@ -74,18 +76,18 @@ def run_case(out: Path, case: Case) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def batches() -> list[dict[str, Any]]:
+def batches(size: int) -> list[dict[str, Any]]:
     """Another batch for each step; a tile without its height, and rows that are ignored."""
     g = np.random.default_rng(0)
     found = []
     for _ in range(STEPS):
-        shape = (BATCH, *TILE)
+        shape = (size, *TILE)
         batch = {
             "image": {m.name: g.standard_normal((*shape, m.channels)) for m in CARD.modalities},
             "label": g.integers(0, len(CARD.legend), shape).astype(np.int32),
-            "available": np.ones((BATCH, 2), bool),
+            "available": np.ones((size, 2), bool),
         }
-        batch["available"][3, 1] = False
+        batch["available"][size // 2 - 1, 1] = False
         batch["label"][:2, :5] = 255
         found.append(batch)
     return found
@@ -168,7 +170,7 @@ def main(out: Path, case: Case) -> None:
     activations = record_activations()
     compiled: Any = None
     with active(placement):
-        for i, batch in enumerate(batches()):
+        for i, batch in enumerate(batches(case.batch)):
             placed = put_batch(batch, placement.mesh)
             compiled = compiled or step.lower(state, placed, (Scenario(("rgb",)),)).compile()
             state, metrics = compiled(state, placed)
@@ -244,5 +246,5 @@ def check_initialised_in_parts(shapes: Any, placement: Any, create: Any) -> None
 
 
 if __name__ == "__main__":
-    strategy, axes, remat, dropout = sys.argv[2:]
-    main(Path(sys.argv[1]), Case(strategy, axes, remat, float(dropout)))
+    strategy, axes, remat, dropout, batch = sys.argv[2:]
+    main(Path(sys.argv[1]), Case(strategy, axes, remat, float(dropout), int(batch)))

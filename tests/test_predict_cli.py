@@ -160,6 +160,7 @@ def bad_case(name, tmp_path, files):
         "batch": ([rgb, "--batch", "0", *out], "--batch 0: it must be at least 1"),
         "share": ([rgb, "--max-missing", "1", *out], "--max-missing 1.0"),
         "device": ([rgb, "--device", "gpu:3", *out], "--device gpu:3: "),
+        "device for a folder": ([f"rgb={tmp_path}/rg*.tif", *out, "--device", "tpu"], "--device tpu: not on this"),
         "no tif": ([rgb, "--out", tmp_path / "map.png"], "name it something.tif"),
         "over an input": ([rgb, "--modality", ndsm, "--out", files["ndsm"]], "is the input of 'ndsm'"),
         "vector format": ([rgb, *out, "--vector", "map.shp"], "one of .gpkg, .fgb, .geojson"),
@@ -175,7 +176,8 @@ def bad_case(name, tmp_path, files):
 BAD = [
     "unknown modality", "twice", "no equals", "missing file", "cut off header", "no crs beside one",
     "no crs, two sizes", "disjoint", "band count", "missing band", "too few bands", "bands of nothing",
-    "no numbers", "nodata", "reference", "window", "window text", "overlap", "batch", "share", "device", "no tif",
+    "no numbers", "nodata", "reference", "window", "window text", "overlap", "batch", "share", "device",
+    "device for a folder", "no tif",
     "over an input", "folder", "vector format", "simplify nothing", "twice written", "no pattern match",
     "named in a folder run",
 ]  # fmt: skip

@@ -170,7 +170,7 @@ def test_short_labels_fit_and_can_be_drawn(text, most):
 
 
 def test_text():
-    assert [duration(s) for s in (7.31, 95, 3725)] == ["7.3 s", "1 min 35 s", "1 h 2 min"]
+    assert [duration(s) for s in (0.0356, 7.31, 95, 3725)] == ["35.6 ms", "7.3 s", "1 min 35 s", "1 h 2 min"]
     assert quantity(9.692e9, "FLOP") == "9.69 GFLOP"
     assert quantity(12.0, "B") == "12 B"
 
@@ -233,7 +233,7 @@ def test_report_tells_only_what_was_recorded(tmp_path):
     told, section = facts()
     assert set(told) == {"Speed", "Step"}, "from metrics.jsonl; nothing else was recorded"
     assert told["Speed"].startswith("10.5 tiles/s (median of 12 windows")
-    assert told["Step"] == f"{8 / 10.5:.1f} s for 8 tiles"
+    assert told["Step"] == f"{8000 / 10.5:.3g} ms for 8 tiles"
     assert section.blocks[-1].kind == "missing"
 
     SessionLog(workdir, step=0, batch_size=8, hardware=HARDWARE).update(step=9)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sharding_case import BATCH, CARD, TILE, Case, run_case
+from sharding_case import BATCH, CARD, CONFIG, TILE, Case, run_case
 
 SPECS = Path(__file__).parent / "sharding_specs"
 BOUND = {"rtol": 1e-9, "atol": 1e-12}
@@ -23,6 +23,8 @@ LARGEST_PARAMETER = 8 * 4 * 4 * 32 * 64
 """Bytes of an encoder's last kernel."""
 LOGITS = 8 * BATCH * TILE[0] * TILE[1] * len(CARD.legend)
 """Of the whole batch."""
+LEVEL_4 = 8 * BATCH * TILE[0] * TILE[1] // 16**2 * 8 * CONFIG.model.width * len(CARD.modalities)
+"""Of the whole batch, all modalities side by side."""
 
 slow = pytest.mark.sharding
 CASES = [
@@ -30,6 +32,7 @@ CASES = [
     pytest.param(Case("zero1")),
     pytest.param(Case("fsdp")),
     pytest.param(Case("spatial", "data:4,rows:2")),
+    pytest.param(Case("spatial", "data:2,rows:4", batch=2), marks=slow),  # fewer tiles than devices
     pytest.param(Case("hsdp", "data:2,fsdp:4"), marks=slow),
     pytest.param(Case("class", "data:2,classes:4"), marks=slow),
     pytest.param(Case("fsdp", "fsdp:4,classes:2"), marks=slow),
@@ -43,13 +46,13 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Callable[[float], dict[str, np.ndarray]]:
-    """What one device finds, by dropout rate."""
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Callable[[float, int], dict[str, np.ndarray]]:
+    """What one device finds, by dropout rate and batch size."""
 
     @functools.cache
-    def find(dropout: float) -> dict[str, np.ndarray]:
+    def find(dropout: float, batch: int) -> dict[str, np.ndarray]:
         out = tmp_path_factory.mktemp("single")
-        case = Case("single", dropout=dropout)
+        case = Case("single", dropout=dropout, batch=batch)
         run_case(out, case)
         with np.load(out / f"{case.name}.npz") as found:
             return dict(found)
@@ -59,10 +62,10 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Callable[[float], dic
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_three_steps_equal_those_of_one_device(
-    reference: Callable[[float], dict[str, np.ndarray]], tmp_path: Path, case: Case
+    reference: Callable[[float, int], dict[str, np.ndarray]], tmp_path: Path, case: Case
 ) -> None:
     run_case(tmp_path, case)
-    expected = reference(case.dropout)
+    expected = reference(case.dropout, case.batch)
     with np.load(tmp_path / f"{case.name}.npz") as found:
         assert set(found) == set(expected)
         for key in found:
@@ -80,8 +83,11 @@ def check_traffic(collectives: list[dict], case: Case) -> None:
     if case.strategy in ("dp", "shard_map", "pmap"):
         assert not moved
     elif case.strategy == "spatial":
-        # Level 4 alone, which every token looks at; convolutions and enlargements exchange rows.
-        assert all("fusion._attend" in c["op_name"] for c in gathered)
+        # Convolutions and enlargements exchange rows; level 4 alone, where every token looks at all, changes hands.
+        # With fewer tiles than devices, heads are split there, and the gradients of their kernels gathered.
+        enough = case.batch == BATCH
+        assert all(c["size"] <= (LEVEL_4 if enough else LARGEST_PARAMETER) for c in gathered)
+        assert not enough or all("pool" in c["op_name"] for c in gathered if c["kind"] == "all-gather")
         assert len(moved) > len(gathered)
     elif "classes" in case.axes:
         assert all(c["size"] <= max(LARGEST_PARAMETER, LOGITS) for c in gathered)

@@ -110,7 +110,7 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     checkpoint = parse_checkpoint(arguments.checkpoint)
     if arguments.device == "cpu":
         os.environ.setdefault("JAX_PLATFORMS", "cpu")  # or JAX would take hold of an accelerator all the same
-    from dis2_jax.inference import folder, model, vector
+    from dis2_jax.inference import engine, folder, model, vector
 
     also = {
         product: getattr(arguments, option) or None
@@ -127,6 +127,7 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     named = [str(path) for path in also.values() if path is not None]
     if many and named:
         raise Dis2Error(f"{named[0]}: with several scenes the names of further outputs follow from --out")
+    engine.pick_device(options.device)  # said once, not per scene
     loaded = model.load(arguments.workdir, checkpoint=checkpoint)
     try:
         if many:

@@ -66,6 +66,7 @@ class HierarchicalFusion(nn.Module):
         start = self.param("fusion_token", nn.initializers.normal(0.02), (1, 1, d))
         tokens = [jnp.broadcast_to(start, (b, 1, d)).astype(self.dtype)]
         for name, x in zip(self.modalities, maps, strict=True):
+            x = current().activation(x, "tokens")
             tokens.append(x.reshape(b, n, d) + self._positions(name, (h, w), d).astype(self.dtype))
         tokens.append(AttentionPool(d, self.dtype, name="pool3")(f3)[:, None])
         x = current().activation(jnp.concatenate(tokens, axis=1), "tokens")
@@ -74,11 +75,11 @@ class HierarchicalFusion(nn.Module):
                 self.heads, self.feed_forward, self.dropout, self.dtype, name=f"transformer{i}"
             )(x, train=train)
         slots = [
-            current().activation(x[:, 1 + m * n : 1 + (m + 1) * n].reshape(b, h, w, d), "map")
+            current().activation(x[:, 1 + m * n : 1 + (m + 1) * n].reshape(b, h, w, d), "tokens")
             for m in range(len(maps))
         ]
         deep = nn.Conv(d, (1, 1), dtype=self.dtype, name="unify")(jnp.concatenate(slots, axis=-1))
-        return x[:, 0], deep
+        return x[:, 0], current().activation(deep, "map")
 
     def _positions(self, name: str, size: tuple[int, int], d: int) -> jax.Array:
         """``[1, positions, d]`` to be added to one modality's tokens."""

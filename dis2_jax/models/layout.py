@@ -16,7 +16,7 @@ Tree = Any
 Activation = Literal["map", "class_map", "class_stack", "output", "tokens", "heads"]
 """``map`` ``[B, h, w, C]`` of encoders, fusion and heads; ``class_map`` ``[B * K, h, w, C]`` as ``fold`` orders it;
 ``class_stack`` ``[B, K, h, w, C]``; ``output`` ``[B, H, W, ...]`` behind the decoder's classes, and labels; ``tokens``
-``[B, N, D]``; ``heads`` ``[B, N, heads, D]``."""
+``[B, N, D]``, or as maps ``[B, h, w, D]``; ``heads`` ``[B, N, heads, D]``."""
 Edges = Literal["constant", "reflect"]
 """What stands beyond the edge of a map: zeros, or the map mirrored about its edge pixels (numpy's names)."""
 OnRows = Callable[..., jax.Array]

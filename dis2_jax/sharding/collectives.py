@@ -64,8 +64,10 @@ def collectives(module: Module) -> list[Collective]:
     found = []
     whole = {instruction.name for instruction, _ in module.executed()}
     channels = set[str]()
+    scattered = _cut_sums(module)
     for instruction, count in module.executed(inside=True):
         if kind := _kind(instruction):
+            kind = "reduce-scatter" if instruction.name in scattered else kind
             # A TPU spreads one over several fusions that go on beside it; they share its channel. Outside of fusions
             # a channel says nothing: JAX gives all collectives of a shard_map the same.
             channel = _CHANNEL.search(instruction.attributes)
@@ -77,6 +79,16 @@ def collectives(module: Module) -> list[Collective]:
         elif instruction.opcode == "send" and (transfer := _TRANSFER.search(instruction.attributes)):
             found.append(_between_slices(instruction, transfer[1], count))
     return found
+
+
+def _cut_sums(module: Module) -> set[str]:
+    """All-reduces of which a TPU's fusion keeps each device's part only: it is a reduce-scatter, named so."""
+    return {
+        instruction.name
+        for computation, body in module.computations.items()
+        if computation.startswith("all-reduce-scatter")
+        for instruction in body
+    }
 
 
 def _between_slices(instruction: Instruction, transfer: str, count: int) -> Collective:

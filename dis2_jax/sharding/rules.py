@@ -65,8 +65,9 @@ ACTIVATIONS: dict[str, tuple[Dim, ...]] = {
     "class_stack": (TILE_AXES, CLASSES, ROWS),
     # Behind the classes, their devices share the rows instead.
     "output": (TILE_AXES, (ROWS, CLASSES)),
-    "tokens": (TILE_AXES,),
-    "heads": (TILE_AXES, None, (ROWS, CLASSES)),
+    # Every token looks at every other: devices that share tiles take whole ones here, or if those are too few, heads.
+    "tokens": ((*TILE_AXES, ROWS, CLASSES),),
+    "heads": ((*TILE_AXES, ROWS, CLASSES), None, (ROWS, CLASSES)),
 }
 """Leading dimensions of what the model names (``models.layout.Activation``)."""
 
@@ -96,13 +97,16 @@ def leaf_spec(shape: tuple[int, ...], *, axis: str | None, size: int, min_size: 
 def dims_spec(shape: tuple[int, ...], dims: tuple[Dim, ...], sizes: dict[str, int]) -> PartitionSpec:
     """Spec of an array from what its dimensions may be split over.
 
-    Axes that the mesh does not have drop out; of the others, as many of the first ones are taken as divide.
+    Axes that the mesh does not have, or that an earlier dimension took, drop out; of the others, as many of the first
+    ones are taken as divide.
     """
     parts: list[Dim] = []
+    free = {axis for axis, size in sizes.items() if size > 1}
     for n, dim in zip(shape, dims, strict=False):
-        names = tuple(a for a in ((dim,) if isinstance(dim, str) else dim or ()) if sizes.get(a, 1) > 1)
+        names = tuple(a for a in ((dim,) if isinstance(dim, str) else dim or ()) if a in free)
         while names and n % math.prod(sizes[a] for a in names):
             names = names[:-1]
+        free -= set(names)
         parts.append(names if len(names) > 1 else names[0] if names else None)
     while parts and parts[-1] is None:
         parts.pop()

@@ -22,7 +22,8 @@ class FigureBlock:
 
 @dataclasses.dataclass(frozen=True)
 class TableBlock:
-    """``head`` names the columns; the first cell of a row is its header, the others align right if ``numeric``.
+    """``head`` names the columns; the first cell of a row is its header, the others align right if ``numeric``,
+    but for those at the positions ``text``.
 
     ``marked``: positions of rows to point out, with what ``mark`` says.
     """
@@ -32,6 +33,7 @@ class TableBlock:
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     numeric: bool = True
+    text: tuple[int, ...] = ()
     marked: tuple[int, ...] = ()
     mark: str = ""
     folded: bool = False

@@ -48,4 +48,6 @@ def _modalities(card: DatasetCard) -> TableBlock:
             numbers = [f"{v[c]:.4g}" if len(v) == m.channels else NONE for v in (m.mean, m.std)]
             rows.append((m.name, band, m.kind, m.unit or NONE, *numbers))
     head = ("modality", "band", "kind", "unit", "mean", "std")
-    return TableBlock(caption="Modalities, statistics of the training split", head=head, rows=tuple(rows))
+    return TableBlock(
+        caption="Modalities, statistics of the training split", head=head, rows=tuple(rows), text=(1, 2, 3)
+    )

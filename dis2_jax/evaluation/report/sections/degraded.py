@@ -62,4 +62,4 @@ def _switches(found: Degraded) -> TableBlock:
         for s in found.switches
     )
     head = ("degradation", "branch", "student instead", "its mIoU", "better from", "measured up to", "unit")
-    return TableBlock(caption="When to switch", head=head, rows=rows, folded=True)
+    return TableBlock(caption="When to switch", head=head, rows=rows, text=(1, 2, 6), folded=True)

@@ -20,7 +20,9 @@ def interval(ends: tuple[float, float] | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write 3725 as 1 h 2 min, 95 as 1 min 35 s, 7.31 as 7.3 s."""
+    """Write 3725 as 1 h 2 min, 95 as 1 min 35 s, 7.31 as 7.3 s, 0.0356 as 35.6 ms."""
+    if seconds < 1:
+        return f"{1000 * seconds:.3g} ms"
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
