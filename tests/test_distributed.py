@@ -64,6 +64,7 @@ def test_ssh_hosts_by_name_or_by_hand() -> None:
     assert ssh_place(asked, {}, host="b") == Place("a.lab:10217", 3, 1)
     assert ssh_place(Asked("ssh"), {"DIS2_HOSTS": "a b"}, host="b.lab") == Place("a:10217", 2, 1)
     assert place("ssh", coordinator="a:1", processes=2, index=1) == Place("a:1", 2, 1)
+    assert ssh_place(Asked("ssh", hosts=("a.lab", "a.org")), {}, host="a.org") == Place("a.lab:10217", 2, 1)
     with pytest.raises(Dis2Error, match=r"this host, d, is not .* in --hosts a\.lab,b\.lab,c\.lab"):
         ssh_place(asked, {}, host="d")
 
@@ -110,6 +111,7 @@ def test_tpu_finds_out_by_itself() -> None:
         ("none", {}, {"processes": 2}, r"--processes does not go with --distributed none"),
         ("ssh", {}, {}, r"give --hosts a,b,c, or --coordinator"),
         ("ssh", {}, {"hosts": ("a", "a")}, r"a host is named twice"),
+        ("ssh", {}, {"hosts": ("a", "b"), "processes": 3}, r"--processes 3 with 2 hosts"),
         ("slurm-gpu", {}, {}, r"SLURM_NTASKS is not set: it is set by srun"),
         ("slurm-gpu", {**SLURM, "SLURM_GPUS_ON_NODE": "8"}, {}, r"4 tasks for the 8 GPUs of this node"),
         (
