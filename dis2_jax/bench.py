@@ -21,7 +21,7 @@ from dis2_jax.schema import ClassLegend, DatasetCard, Dis2Error, Modality, Scena
 from dis2_jax.sharding.mesh import check_batch_size, put_batch
 from dis2_jax.sharding.placement import Placement, make_placement
 from dis2_jax.training.optimizer import make_optimizer
-from dis2_jax.training.state import TrainState, build_model, create_state
+from dis2_jax.training.state import TrainState, build_model, state_maker
 from dis2_jax.training.step import compiled_flops, make_train_step, scenarios_at
 
 
@@ -105,11 +105,7 @@ def prepare_step(config: Config, card: DatasetCard, *, tile: tuple[int, int], ba
     model = build_model(config.model, card, tile=tile, remat=config.sharding.remat)
     optimizer = make_optimizer(config.optimizer, steps=config.train.steps)
     scenarios = scenarios_at(0, config.train, model.scenarios[1:])
-    ema, accumulate = config.optimizer.ema > 0, config.optimizer.accumulate > 1
-
-    def create() -> TrainState:
-        return create_state(model, optimizer, seed=config.train.seed, ema=ema, accumulate=accumulate)
-
+    create = state_maker(model, optimizer, config)
     with active(placement):
         init = jax.jit(create, out_shardings=placement.shardings(jax.eval_shape(create)))
         # Any random parameters will do, and these compile three times as fast as the training's.

@@ -19,6 +19,7 @@ from dis2_jax.cli.arguments import parse_tile
 from dis2_jax.cli.bench import parse_modalities
 from dis2_jax.config import Config, ShardingConfig
 from dis2_jax.schema import Dis2Error
+from dis2_jax.sharding.collectives import Collective
 from dis2_jax.sharding.placement import make_placement
 
 CARD = bench.random_card([("rgb", 3), ("ndsm", 1)], classes=3, tile=(16, 32))
@@ -69,12 +70,15 @@ def test_strategies_are_measured_side_by_side(monkeypatch, capsys):
         return bench.Prepared(compiled, state, data, (), make_placement(config.sharding), 1.0)
 
     monkeypatch.setattr(bench_sharding, "prepare_step", prepare)
+    found = [Collective("all-reduce", size * 2**20, ((0, 1),), count) for size, count in ((1, 3), (2, 1))]
+    monkeypatch.setattr(bench_sharding, "parse_collectives", lambda text: found)
     options = "--strategies dp fsdp@fsdp:-1/branch fdsp --tile 16 --batch 2 --classes 3"
     assert main.main(["bench", "sharding", *options.split()]) == 2, "the last one is none; the others stay"
     told = capsys.readouterr()
     head, _, first, second = told.out.splitlines()
     assert head.startswith("| strategy | mesh | state MiB")
     assert first.startswith("| dp | data 1 | 0.0 |")
+    assert first.endswith("| 4 all-reduce 5.00 |")
     assert second.startswith("| fsdp@fsdp:-1/branch | fsdp 1 |")
     sharding = ShardingConfig("fsdp", remat="branch", axes="fsdp:-1")
     assert seen == [(ShardingConfig("dp"), (16, 16), 2), (sharding, (16, 16), 2)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import subprocess
 import sys
 import warnings
@@ -133,3 +134,15 @@ def test_python_dash_m_and_the_exit_status():
     assert last.startswith("dis2: error: ")
     assert "/nowhere/at/all" in last
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "told"), [("ENOSPC", "the disk is full"), ("EDQUOT", "your quota is used up")]
+)
+def test_a_place_without_room_is_one_line(monkeypatch, capsys, number, told):
+    def full(*_):
+        raise OSError(getattr(errno, number), "no room", "w/config.json")
+
+    monkeypatch.setattr(evaluate, "run", full)
+    assert main(["evaluate", "--workdir", "w"]) == 2
+    assert capsys.readouterr().err == f"dis2: error: w/config.json: {told}; free some space\n"

@@ -7,15 +7,17 @@ import json
 import re
 import time
 
+import numpy as np
 import pytest
 
 from dis2_jax.cli.main import main
 from dis2_jax.config import Config, DataConfig, TrainConfig
+from dis2_jax.distributed import agreement
 from dis2_jax.distributed.agreement import config_part, disagreement
 from dis2_jax.distributed.choose import choose_place
 from dis2_jax.distributed.exit_status import LOST
 from dis2_jax.distributed.hosts import ssh_place
-from dis2_jax.distributed.jointly import name_processes
+from dis2_jax.distributed.jointly import JointError, name_processes
 from dis2_jax.distributed.place import Asked, Place
 from dis2_jax.distributed.slurm import first_host
 from dis2_jax.distributed.watchdog import Watchdog
@@ -64,6 +66,7 @@ def test_ssh_hosts_by_name_or_by_hand() -> None:
     assert ssh_place(asked, {}, host="b") == Place("a.lab:10217", 3, 1)
     assert ssh_place(Asked("ssh"), {"DIS2_HOSTS": "a b"}, host="b.lab") == Place("a:10217", 2, 1)
     assert place("ssh", coordinator="a:1", processes=2, index=1) == Place("a:1", 2, 1)
+    assert ssh_place(Asked("ssh", hosts=("a.lab", "a.org")), {}, host="a.org") == Place("a.lab:10217", 2, 1)
     with pytest.raises(Dis2Error, match=r"this host, d, is not .* in --hosts a\.lab,b\.lab,c\.lab"):
         ssh_place(asked, {}, host="d")
 
@@ -110,6 +113,7 @@ def test_tpu_finds_out_by_itself() -> None:
         ("none", {}, {"processes": 2}, r"--processes does not go with --distributed none"),
         ("ssh", {}, {}, r"give --hosts a,b,c, or --coordinator"),
         ("ssh", {}, {"hosts": ("a", "a")}, r"a host is named twice"),
+        ("ssh", {}, {"hosts": ("a", "b"), "processes": 3}, r"--processes 3 with 2 hosts"),
         ("slurm-gpu", {}, {}, r"SLURM_NTASKS is not set: it is set by srun"),
         ("slurm-gpu", {**SLURM, "SLURM_GPUS_ON_NODE": "8"}, {}, r"4 tasks for the 8 GPUs of this node"),
         (
@@ -156,6 +160,21 @@ def test_disagreement_names_part_key_process_and_values() -> None:
     assert "modalities.0.mean is 1.0 on process 0, 2.0 on the others" in disagreement(
         "data card", [json.dumps(c) for c in cards]
     )
+
+
+def test_every_part_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three calls stand for three processes, of which the last has another seed."""
+    digests: list[np.ndarray] = []
+    monkeypatch.setattr(agreement, "several", lambda: True)
+    monkeypatch.setattr(
+        agreement.multihost_utils, "process_allgather", lambda x: digests.append(x) or np.stack(digests)
+    )
+    monkeypatch.setattr(agreement, "gather_texts", lambda text: ('{"seed": 0}', '{"seed": 0}', text))
+    parts = {"code": {"jax": "1"}, "config": {"seed": 0}, "card": ["a"]}
+    agreement.check_agreement(parts)
+    agreement.check_agreement(parts)
+    with pytest.raises(JointError, match="on the config: seed is 7 on process 2, 0 on the others"):
+        agreement.check_agreement({**parts, "config": {"seed": 7}})
 
 
 def test_hosts_may_keep_their_data_where_they_like() -> None:

@@ -133,6 +133,18 @@ def test_search_ends_for_other_reasons_too():
     assert "limit of 100" in limited.pruned[0]
     assert "memory was not" in limited.pruned[1]
 
+    def in_proportion(request: Request) -> Row:
+        row = compiled(request)
+        assert row.facts is not None
+        tiles = request.config.data.batch_size
+        facts = dataclasses.replace(
+            row.facts, model_flops=0.0, flops=0.0, padded_bytes=10**9 * tiles, exchanges=()
+        )
+        return dataclasses.replace(row, facts=facts)
+
+    in_vain = search([[start]], in_proportion, with_batch=again, limit=64 * 64)
+    assert in_vain.pruned == ("v5e:8x8 dp: doubling to 128 tiles brought 0.0 % more speed",)
+
     def refuse(request: Request) -> Row:
         return Row(request, None, Failure("refused", "no"), 0.0)
 

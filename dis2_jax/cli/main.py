@@ -81,9 +81,10 @@ def _run(argv: Sequence[str] | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as e:
-        if e.errno != errno.ENOSPC:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        print(f"dis2: error: {e.filename or 'output'}: the disk is full; free some space", file=sys.stderr)
+        what = "the disk is full" if e.errno == errno.ENOSPC else "your quota is used up"
+        print(f"dis2: error: {e.filename or 'output'}: {what}; free some space", file=sys.stderr)
         return 2
 
 

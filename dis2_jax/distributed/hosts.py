@@ -27,7 +27,7 @@ def ssh_place(asked: Asked, environment: Mapping[str, str], *, host: str | None 
     """One process on each host of a list (``--hosts``, ``DIS2_HOSTS``), or everything told by hand.
 
     With a list the number of a process is its host's place in it, and the first host coordinates. ``host``: this
-    machine's name (default: the system's); names match up to the first dot.
+    machine's name (default: the system's); names match in full, or else up to the first dot.
     """
     hosts = asked.hosts or tuple(h for h in environment.get(HOSTS, "").replace(",", " ").split())
     coordinator = asked.coordinator or environment.get(COORDINATOR)
@@ -39,6 +39,8 @@ def ssh_place(asked: Asked, environment: Mapping[str, str], *, host: str | None 
         return local_place(asked, environment)
     if len(set(hosts)) != len(hosts):
         raise Dis2Error(f"--hosts {','.join(hosts)}: a host is named twice; one process runs on each")
+    if asked.processes not in (None, len(hosts)):
+        raise Dis2Error(f"--processes {asked.processes} with {len(hosts)} hosts: one process runs on each")
     index = asked.index
     if index is None:
         index = _find(host or socket.gethostname(), hosts)
@@ -53,7 +55,8 @@ def ssh_place(asked: Asked, environment: Mapping[str, str], *, host: str | None 
 
 def _find(host: str, hosts: tuple[str, ...]) -> int:
     short = host.partition(".")[0]
-    places = [i for i, h in enumerate(hosts) if h == host or h.partition(".")[0] == short]
+    places = [i for i, h in enumerate(hosts) if h == host]
+    places = places or [i for i, h in enumerate(hosts) if h.partition(".")[0] == short]
     if len(places) != 1:
         raise Dis2Error(
             f"this host, {host}, is not (or not once) in --hosts {','.join(hosts)}: name it as `hostname` does,"

@@ -21,7 +21,7 @@ from dis2_jax.models.dis2 import DIS2
 from dis2_jax.schema import CARD_FILE, ClassLegend, DatasetCard, Dis2Error, Modality
 from dis2_jax.training.checkpoint import Checkpoints, load_eval_variables
 from dis2_jax.training.optimizer import make_optimizer
-from dis2_jax.training.state import TrainState, build_model, create_state
+from dis2_jax.training.state import TrainState, build_model, state_maker
 from dis2_jax.training.workdir import claim, train_tile
 
 # The five classes of the published Potsdam model, in its order, with the benchmark's colours.
@@ -236,10 +236,7 @@ def _write_workdir(target: Path, config: Config, card: DatasetCard, model: DIS2,
 def _fresh_state(config: Config, model: DIS2, variables: Mapping) -> TrainState:
     """Return the state before the first step, without computing random parameters only to replace them."""
     optimizer = make_optimizer(config.optimizer, steps=config.train.steps)
-    ema, accumulate = config.optimizer.ema > 0, config.optimizer.accumulate > 1
-    shapes = jax.eval_shape(
-        lambda: create_state(model, optimizer, seed=config.train.seed, ema=ema, accumulate=accumulate)
-    )
+    shapes = jax.eval_shape(state_maker(model, optimizer, config))
     zeros: TrainState = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
     params = variables["params"]
     return dataclasses.replace(
@@ -247,7 +244,7 @@ def _fresh_state(config: Config, model: DIS2, variables: Mapping) -> TrainState:
         params=params,
         batch_stats=variables["batch_stats"],
         opt_state=optimizer.init(params),
-        ema=params if ema else None,
+        ema=None if shapes.ema is None else params,
     )
 
 

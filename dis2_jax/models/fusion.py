@@ -48,6 +48,7 @@ class HierarchicalFusion(nn.Module):
             down = DownConv(maps[level].shape[-1], self.dtype, name=f"down{level}")(maps[level - 1])
             down = BatchNorm(self.dtype, name=f"down{level}_norm")(down, train=train, weight=weight)
             maps[level] = maps[level] + down
+        maps = [current().activation(x, "map") for x in maps]
         token, deep = self._attend([f[3] for f in features], maps[2], train=train)
         return Fused(maps=[*maps, deep], token=token)
 
@@ -66,7 +67,7 @@ class HierarchicalFusion(nn.Module):
         start = self.param("fusion_token", nn.initializers.normal(0.02), (1, 1, d))
         tokens = [jnp.broadcast_to(start, (b, 1, d)).astype(self.dtype)]
         for name, x in zip(self.modalities, maps, strict=True):
-            x = current().activation(x, "tokens")
+            x = _spread(x)
             tokens.append(x.reshape(b, n, d) + self._positions(name, (h, w), d).astype(self.dtype))
         tokens.append(AttentionPool(d, self.dtype, name="pool3")(f3)[:, None])
         x = current().activation(jnp.concatenate(tokens, axis=1), "tokens")
@@ -79,7 +80,7 @@ class HierarchicalFusion(nn.Module):
             for m in range(len(maps))
         ]
         deep = nn.Conv(d, (1, 1), dtype=self.dtype, name="unify")(jnp.concatenate(slots, axis=-1))
-        return x[:, 0], current().activation(deep, "map")
+        return x[:, 0], current().activation(current().activation(deep, "tokens"), "map")
 
     def _positions(self, name: str, size: tuple[int, int], d: int) -> jax.Array:
         """``[1, positions, d]`` to be added to one modality's tokens."""
@@ -93,6 +94,11 @@ class HierarchicalFusion(nn.Module):
             return table
         kind = self.param(f"modality_{name}", nn.initializers.normal(0.02), (1, 1, d))
         return kind + jnp.asarray(sincos_positions(size, d), kind.dtype)
+
+
+def _spread(x: jax.Array) -> jax.Array:
+    """Hand a level-4 map ``[B, h, w, d]`` from where maps lie to where tokens do, and nothing in front of it."""
+    return current().activation(current().activation(x, "map"), "tokens")
 
 
 def sincos_positions(size: tuple[int, int], d: int) -> Any:

@@ -9,6 +9,8 @@ from dis2_jax.planning.topology import Topology
 ROWS_AT_MOST = 8
 """Devices that share a tile's rows: more of them exchange more than they share."""
 ROWS_PER_DEVICE = 32
+ALONG_A_TPU_HOST = 2
+"""Chips of one host in a line of a slice of several: hosts are squares of 2 x 2, and a tile stays in its host."""
 
 
 def plan_axes(strategy: str, machine: Topology, *, tile: tuple[int, int], classes: int) -> str:
@@ -18,15 +20,19 @@ def plan_axes(strategy: str, machine: Topology, *, tile: tuple[int, int], classe
     makes sense, and tiles are split over the rest. ``hsdp``: GPUs that are not there do not tell their hosts.
     """
     devices = machine.devices
+    if machine.chip.platform == "tpu" and machine.chips > machine.chip.chips_per_host:
+        together = ALONG_A_TPU_HOST
+    else:
+        together = min(devices, machine.chip.chips_per_host * machine.chip.devices_per_chip)
     if strategy == "spatial":
         rows = max(
             n
             for n in (1, 2, 4, ROWS_AT_MOST)
-            if n == 1 or (devices % n == 0 and tile[0] % (16 * n) == 0 and tile[0] // n >= ROWS_PER_DEVICE)
+            if n == 1 or (together % n == 0 and tile[0] % (16 * n) == 0 and tile[0] // n >= ROWS_PER_DEVICE)
         )
         return f"data:-1,rows:{rows}"
     if strategy == "class":
-        return f"data:-1,classes:{math.gcd(devices, classes)}"
+        return f"data:-1,classes:{math.gcd(together, classes)}"
     if strategy == "hsdp" and machine.chip.platform == "cuda":
         return f"data:{machine.shape[0]},fsdp:-1"
     return ""

@@ -39,9 +39,9 @@ from dis2_jax.training.state import (
     TrainState,
     Tree,
     build_model,
-    create_state,
     eval_variables,
     initializer,
+    state_maker,
 )
 from dis2_jax.training.step import (
     Metrics,
@@ -175,14 +175,7 @@ def start_state(
 
     Shapes first: nothing is made on one device that is meant for many. The checkpoint may be of another strategy.
     """
-    create = functools.partial(
-        create_state,
-        model,
-        optimizer,
-        seed=config.train.seed,
-        ema=config.optimizer.ema > 0,
-        accumulate=config.optimizer.accumulate > 1,
-    )
+    create = state_maker(model, optimizer, config)
     shapes = jax.eval_shape(create)
     shardings = placement.shardings(shapes)
     restored = checkpoints.restore_last(with_sharding(shapes, shardings))

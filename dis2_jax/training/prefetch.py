@@ -13,7 +13,7 @@ Device = TypeVar("Device")
 
 
 class DevicePrefetch(Iterator[Device], Generic[Host, Device]):
-    """Iterator over ``put(x)`` for ``x`` in ``iterator``, up to ``size`` of them made ahead by one thread.
+    """Iterator over ``put(x)`` for ``x`` in ``iterator``, made ahead by one thread: ``size`` ready and one at hand.
 
     An exception in ``iterator`` or ``put`` is raised by the ``next`` that would have returned that element,
     and again by every later one. ``taken`` counts the elements handed out: with a ``TrainStream`` behind it,

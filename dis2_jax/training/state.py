@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dis2_jax.config import ModelConfig
+from dis2_jax.config import Config, ModelConfig
 from dis2_jax.models.dis2 import DIS2, Remat
 from dis2_jax.schema import DatasetCard, Dis2Error, Scenario
 
@@ -92,6 +93,20 @@ def create_state(
         )
         if accumulate
         else None,
+    )
+
+
+def state_maker(
+    model: DIS2, optimizer: optax.GradientTransformation, config: Config
+) -> Callable[[], TrainState]:
+    """``create_state`` with what a config says of it."""
+    return functools.partial(
+        create_state,
+        model,
+        optimizer,
+        seed=config.train.seed,
+        ema=config.optimizer.ema > 0,
+        accumulate=config.optimizer.accumulate > 1,
     )
 
 
