@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import pytest
-from jax.sharding import AbstractMesh
+from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
 from dis2_jax.planning.flops import count_flops
@@ -170,7 +170,7 @@ def test_flops_of_products_loops_and_gradients() -> None:
 
     split = jax.shard_map(
         product,
-        mesh=AbstractMesh((3, 2, 5), ("x", "y", "z")),
+        mesh=AbstractMesh((3, 2, 5), ("x", "y", "z"), axis_types=(AxisType.Auto,) * 3),
         in_specs=(P("x"), P("x", None, "y")),
         out_specs=P("x", None, "y"),
     )
