@@ -180,3 +180,19 @@ def test_flops_of_products_loops_and_gradients() -> None:
     assert count_flops(jax.make_jaxpr(loop)(square, square).jaxpr) == 4 * 2 * 8**3
     both = jax.value_and_grad(lambda a, b: product(a, b).sum(), argnums=(0, 1))
     assert count_flops(jax.make_jaxpr(both)(a, b).jaxpr) == 3 * 2 * 3 * 5 * 7 * 8
+
+
+def test_a_tpu_fusion_that_keeps_a_part_of_a_sum_is_a_reduce_scatter() -> None:
+    text = """HloModule m
+%all-reduce-scatter.1 (input: f32[8,4]) -> f32[1,4] {
+  %input = f32[8,4] parameter(0)
+  %all-reduce.1 = f32[8,4] all-reduce(%input), replica_groups={{0,1,2,3,4,5,6,7}}, to_apply=%add
+  ROOT %part = f32[1,4] slice(%all-reduce.1), slice={[0:1], [0:4]}
+}
+ENTRY %main (x: f32[8,4]) -> f32[1,4] {
+  %x = f32[8,4] parameter(0)
+  ROOT %fusion.1 = f32[1,4] fusion(%x), kind=kCustom, calls=%all-reduce-scatter.1
+}
+"""
+    (found,) = parse_collectives(text)
+    assert (found.kind, found.size, found.count) == ("reduce-scatter", 8 * 4 * 4, 1)

@@ -148,8 +148,7 @@ class PreNormConv(nn.Module):
         mean = wide.mean((1, 2, 3), keepdims=True)
         var = jnp.square(wide - mean).mean((1, 2, 3), keepdims=True)
         x = leaky_relu((wide - mean) * jax.lax.rsqrt(var + self.epsilon)).astype(self.dtype)
-        settings: Any = {"padding": self.padding, "dtype": self.dtype, "kind": self.kind}
-        return _SameConv(self.features, self.kernel_size, name="conv", **settings)(x)
+        return _SameConv(self.features, self.kernel_size, self.padding, self.dtype, self.kind, name="conv")(x)
 
 
 class _SameConv(nn.Module):

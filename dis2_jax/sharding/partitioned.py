@@ -55,7 +55,7 @@ class Placement(Layout):
         """Split like the optimiser's slots, so that each device sums only its share.
 
         Whole first: a convolution whose kernel gradient is wanted in pieces becomes a loop of permutations on TPUs (1.7
-        times the time of a step by the compiler's cycles, v5e). A sum that is then cut is a reduce-scatter.
+        times the time of a step by the compiler's cycles, v5e). There, a sum that is then cut is a reduce-scatter.
         """
         if self.strategy.axis_of("opt_state") is None and not self.devices_share_tiles:
             return gradients
