@@ -2,7 +2,6 @@
 
 import dataclasses
 import errno
-import functools
 import json
 import os
 import signal
@@ -277,14 +276,11 @@ def test_the_command_stops_at_ctrl_c_and_goes_on(tmp_path):
     options = SyntheticCityOptions(train_scenes=400, scene=64, tile=16)
     command = [sys.executable, "-m", "dis2_jax", "data", "prepare", "synthetic_city", "--out", tmp_path / "d"]
     command += ["--train-scenes", "400", "--scene", "64", "--tile", "16", "--workers", "2"]
-    settings = {
-        "stderr": subprocess.PIPE,
-        "text": True,
-        "start_new_session": True,
-        # A shell's background jobs ignore it, and so would their children.
-        "preexec_fn": functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    }
-    with subprocess.Popen(command, **settings) as process:
+    # A shell's background jobs ignore Ctrl-C, and so would their children. Undone after the fork
+    # (no `preexec_fn`): JAX warns of Python code that runs in a forked process.
+    hears = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+    command = [sys.executable, "-c", hears, *command]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         wait_for(lambda: any((tmp_path / ".d.partial").glob("*.json")))
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
         _, told = process.communicate(timeout=60)
