@@ -8,7 +8,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -17,9 +17,11 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from dis2_jax.config import Config
 from dis2_jax.models.layout import active
-from dis2_jax.schema import ClassLegend, DatasetCard, Dis2Error, Modality, Scenario
+from dis2_jax.random_tiles import random_batch
+from dis2_jax.schema import DatasetCard, Dis2Error, Scenario
 from dis2_jax.sharding.mesh import check_batch_size, put_batch
 from dis2_jax.sharding.placement import Placement, make_placement
+from dis2_jax.training.augment import augment_of
 from dis2_jax.training.optimizer import make_optimizer
 from dis2_jax.training.state import TrainState, build_model, state_maker
 from dis2_jax.training.step import compiled_flops, make_train_step, scenarios_at
@@ -111,8 +113,14 @@ def prepare_step(config: Config, card: DatasetCard, *, tile: tuple[int, int], ba
         # Any random parameters will do, and these compile three times as fast as the training's.
         with jax.default_prng_impl("unsafe_rbg"):
             state = init()
-        data = put_batch(random_batch(card, tile=tile, batch=batch), mesh)
-        step: Any = make_train_step(model, optimizer, config, steps_per_epoch=max(config.train.steps, 1))
+        data = put_batch(random_batch(card, config.data, tile=tile, batch=batch), mesh)
+        step: Any = make_train_step(
+            model,
+            optimizer,
+            config,
+            steps_per_epoch=max(config.train.steps, 1),
+            augment=augment_of(card, config.data),
+        )
         compiled, seconds = _compile(step, state, data, scenarios)
     return Prepared(compiled, state, data, scenarios, placement, seconds)
 
@@ -153,31 +161,6 @@ def bench_step(
         temporaries=getattr(prepared.compiled.memory_analysis(), "temp_size_in_bytes", None),
         flops=compiled_flops(prepared.compiled),
     )
-
-
-def random_card(modalities: Sequence[tuple[str, int]], *, classes: int, tile: tuple[int, int]) -> DatasetCard:
-    """Describe a dataset that is not there: (name, channels) of each modality."""
-    return DatasetCard(
-        name="random",
-        modalities=tuple(Modality(name, channels) for name, channels in modalities),
-        legend=ClassLegend(
-            names=tuple(f"class_{k}" for k in range(classes)), colors=tuple((k, k, k) for k in range(classes))
-        ),
-        tile=tile,
-        splits={},
-    )
-
-
-def random_batch(card: DatasetCard, *, tile: tuple[int, int], batch: int) -> dict[str, Any]:
-    """Standard normal images, uniform labels, everything available: numpy, as the pipeline hands it out."""
-    generator = np.random.default_rng(0)
-    return {
-        "image": {
-            m.name: generator.standard_normal((batch, *tile, m.channels), np.float32) for m in card.modalities
-        },
-        "label": generator.integers(0, len(card.legend), (batch, *tile), np.int32),
-        "available": np.ones((batch, len(card.modalities)), bool),
-    }
 
 
 def _compile(step: Any, state: Any, data: Any, scenarios: Any) -> tuple[Any, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -33,6 +34,14 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
+
+
+def no_room(error: OSError) -> Dis2Error | None:
+    """Tell a full disk or a used-up quota; None where ``error`` is something else."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    what = "the disk is full" if error.errno == errno.ENOSPC else "your quota is used up"
+    return Dis2Error(f"{error.filename or 'output'}: {what}; free some space")
 
 
 def write_results(folder: Path, files: Mapping[str, str | bytes]) -> list[Path]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from stream_case import write_scenes
 
@@ -17,12 +19,15 @@ from dis2_jax.bench_input import bench_input
 from dis2_jax.cli import main
 from dis2_jax.cli.arguments import parse_tile
 from dis2_jax.cli.bench import parse_modalities
-from dis2_jax.config import Config, ShardingConfig
+from dis2_jax.config import Config, DataConfig, ShardingConfig
+from dis2_jax.planning import compiling
+from dis2_jax.random_tiles import empty_batch, random_batch, random_card
 from dis2_jax.schema import Dis2Error
 from dis2_jax.sharding.collectives import Collective
 from dis2_jax.sharding.placement import make_placement
+from dis2_jax.training.augment import augment_of
 
-CARD = bench.random_card([("rgb", 3), ("ndsm", 1)], classes=3, tile=(16, 32))
+CARD = random_card([("rgb", 3), ("ndsm", 1)], classes=3, tile=(16, 32))
 
 
 def test_step_is_measured_and_written(tmp_path, capsys, monkeypatch):
@@ -57,6 +62,50 @@ def test_impossible_sizes_are_refused(tile, batch, steps, dtype, text):
     config = Config.from_dict({"model": {"dtype": dtype}})
     with pytest.raises(Dis2Error, match=text):
         bench.bench_step(config, CARD, tile=tile, batch=batch, steps=steps)
+
+
+def test_random_batches_are_those_that_the_step_gets_from_the_pipeline():
+    """What the host makes of them, and what the step's own augmentation makes of the tiles as they are stored."""
+    host = DataConfig(rotate_degrees=20.0, scale=(0.8, 1.25))
+    device = dataclasses.replace(host, augment="device")
+    card = dataclasses.replace(
+        CARD,
+        modalities=tuple(
+            dataclasses.replace(m, mean=(9.0,) * m.channels, std=(2.0,) * m.channels) for m in CARD.modalities
+        ),
+    )
+    made = random_batch(card, host, tile=card.tile, batch=3)
+    stored = random_batch(card, device, tile=card.tile, batch=3)
+    assert augment_of(card, host) is None
+    again = augment_of(card, device)(stored)
+    for name in card.modality_names:
+        assert abs(made["image"][name].mean()) < 0.2
+        assert abs(stored["image"][name].mean() - 9) < 0.2
+        np.testing.assert_allclose(again["image"][name], made["image"][name], atol=2e-3)
+    np.testing.assert_array_equal(again["label"], made["label"])
+    larger = random_batch(card, device, tile=(16, 16), batch=3)
+    assert larger["image"]["rgb"].shape == (3, *card.tile, 3), "samples are cut from whole tiles"
+    assert augment_of(card, dataclasses.replace(device, crop=(16, 16)))(larger)["label"].shape == (3, 16, 16)
+    for data in (host, device):
+        one, several = (
+            empty_batch(card, data, tile=(16, 16)),
+            random_batch(card, data, tile=(16, 16), batch=3),
+        )
+        assert jax.tree.map(lambda x: (x.shape[1:], x.dtype), one) == jax.tree.map(
+            lambda x: (x.shape[1:], x.dtype), several
+        )
+
+
+@pytest.mark.parametrize("augment", ["host", "device"])
+def test_a_plan_traces_what_the_step_gets(augment):
+    """Whole tiles, where the step cuts samples of them itself."""
+    config = Config.from_dict(
+        {"data": {"augment": augment, "batch_size": 2, "crop": [16, 16]}, "model": {"width": 8, "depth": 1}}
+    )
+    placement = make_placement(ShardingConfig("single"))
+    traced, _ = compiling._trace(config, CARD, tile=(16, 16), placement=placement)
+    tiles = [v for v in traced.jaxpr.in_avals if v.shape[:1] == (2,) and v.shape[-1:] == (3,)]
+    assert [v.shape for v in tiles] == [(2, 16, 32, 3) if augment == "device" else (2, 16, 16, 3)]
 
 
 def test_strategies_are_measured_side_by_side(monkeypatch, capsys):

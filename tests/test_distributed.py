@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import re
 import time
@@ -12,7 +13,7 @@ import pytest
 
 from dis2_jax.cli.main import main
 from dis2_jax.config import Config, DataConfig, TrainConfig
-from dis2_jax.distributed import agreement
+from dis2_jax.distributed import agreement, jointly
 from dis2_jax.distributed.agreement import config_part, disagreement
 from dis2_jax.distributed.choose import choose_place
 from dis2_jax.distributed.exit_status import LOST
@@ -218,3 +219,13 @@ def test_flags_are_checked_before_anything_starts(capsys: pytest.CaptureFixture)
     ):
         assert main(["train", "--workdir", "nowhere", *arguments]) == 2
         assert told in capsys.readouterr().err
+
+
+def test_full_disk_of_one_process_is_told_by_all(monkeypatch):
+    monkeypatch.setattr(jointly, "several", lambda: True)
+    monkeypatch.setattr(jointly, "gather_texts", lambda text: ("", text))
+    with pytest.raises(JointError, match=r"^process 1: /runs/a: the disk is full"), jointly.jointly():
+        raise OSError(errno.ENOSPC, "No space left on device", "/runs/a")
+    monkeypatch.setattr(jointly, "gather_texts", lambda text: pytest.fail("the others wait in vain"))
+    with pytest.raises(PermissionError), jointly.jointly():
+        raise PermissionError(errno.EACCES, "Permission denied", "/runs/a")

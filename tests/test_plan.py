@@ -8,7 +8,6 @@ import json
 
 import pytest
 
-from dis2_jax.bench import random_card
 from dis2_jax.cli import main
 from dis2_jax.config import Config
 from dis2_jax.evaluation.tables.grid import text_grid
@@ -22,6 +21,7 @@ from dis2_jax.planning.scaling import scale_row, scaling
 from dis2_jax.planning.search import search
 from dis2_jax.planning.topology import parse_topology
 from dis2_jax.planning.worker import explain
+from dis2_jax.random_tiles import random_card
 from dis2_jax.schema import Dis2Error
 
 CARD = random_card([("rgb", 3), ("ndsm", 1)], classes=6, tile=(64, 64))
@@ -162,6 +162,11 @@ def test_rows_are_kept_and_taken_back(tmp_path):
     other = asked("v5e:8x8", 64, config=Config.from_dict({"model": {"depth": 3}}))
     assert other.key == row.request.key
     assert store.read(other) is None, "another config is another row"
+    store.write(compiled(other))
+    assert (store.read(other), store.read(row.request)) == (compiled(other), row), (
+        "neither replaced the other"
+    )
+    assert len(store.all()) == 2
     late = dataclasses.replace(row, facts=None, failure=Failure("timeout", "..."))
     store.write(late)
     assert store.read(row.request) is None, "more time may help"

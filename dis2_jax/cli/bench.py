@@ -93,7 +93,7 @@ def default_tile(config: Config) -> tuple[int, int]:
 
 def dataset_card(config: Config, arguments: argparse.Namespace, tile: tuple[int, int]) -> DatasetCard:
     """The config's dataset where it is prepared and nothing else is asked for; else one made up."""
-    from dis2_jax.bench import random_card
+    from dis2_jax.random_tiles import random_card
 
     prepared = bool(config.data.dir) and (Path(config.data.dir) / CARD_FILE).is_file()
     if prepared and arguments.modalities is None and arguments.classes is None:

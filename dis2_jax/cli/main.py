@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import importlib
 import importlib.metadata
 import os
@@ -12,6 +11,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from dis2_jax.files import no_room
 from dis2_jax.schema import Dis2Error, nearest
 
 COMMANDS = (
@@ -81,10 +81,10 @@ def _run(argv: Sequence[str] | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as e:
-        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+        told = no_room(e)
+        if told is None:
             raise
-        what = "the disk is full" if e.errno == errno.ENOSPC else "your quota is used up"
-        print(f"dis2: error: {e.filename or 'output'}: {what}; free some space", file=sys.stderr)
+        print(f"dis2: error: {told}", file=sys.stderr)
         return 2
 
 

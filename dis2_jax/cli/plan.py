@@ -105,8 +105,8 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> None:
 
 
 def _card(config: Config, arguments: argparse.Namespace, tile: tuple[int, int]) -> DatasetCard:
-    from dis2_jax.bench import random_card
     from dis2_jax.planning.datasets import config_card, known_card
+    from dis2_jax.random_tiles import random_card
 
     if arguments.modalities:
         classes = DEFAULT_CLASSES if arguments.classes is None else arguments.classes

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from dis2_jax.files import no_room
 from dis2_jax.schema import Dis2Error
 
 _BLOCK = 256
@@ -27,8 +28,8 @@ def several() -> bool:
 def jointly() -> Iterator[None]:
     """Raise a ``Dis2Error`` of the block on every process, with the numbers of those that it came from.
 
-    Every process must enter it. Other errors pass as they are: the others learn that this process is gone. Nothing
-    changes in a job of one process.
+    A full disk counts as one. Every process must enter it. Other errors pass as they are: the others learn that this
+    process is gone. Nothing changes in a job of one process.
     """
     if not several():
         yield
@@ -40,6 +41,10 @@ def jointly() -> Iterator[None]:
         raise
     except Dis2Error as e:
         error = e
+    except OSError as e:
+        error = no_room(e)
+        if error is None:
+            raise
     told = gather_texts(str(error) if error is not None else "")
     if any(told):
         raise JointError(_summary(told)) from error

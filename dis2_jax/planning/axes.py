@@ -20,10 +20,12 @@ def plan_axes(strategy: str, machine: Topology, *, tile: tuple[int, int], classe
     makes sense, and tiles are split over the rest. ``hsdp``: GPUs that are not there do not tell their hosts.
     """
     devices = machine.devices
-    if machine.chip.platform == "tpu" and machine.chips > machine.chip.chips_per_host:
+    if machine.one_host:
+        together = devices
+    elif machine.chip.platform == "tpu":
         together = ALONG_A_TPU_HOST
     else:
-        together = min(devices, machine.chip.chips_per_host * machine.chip.devices_per_chip)
+        together = machine.chip.chips_per_host * machine.chip.devices_per_chip
     if strategy == "spatial":
         rows = max(
             n

@@ -12,18 +12,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dis2_jax.bench import random_batch, random_card
 from dis2_jax.config import Config
 from dis2_jax.models.layout import active
 from dis2_jax.planning.chips import GB, Chip
 from dis2_jax.planning.compiling import compile_step
 from dis2_jax.planning.model import Prediction, predict
 from dis2_jax.planning.topology import Topology
+from dis2_jax.random_tiles import random_batch, random_card
 from dis2_jax.schema import Dis2Error
 from dis2_jax.sharding.mesh import put_batch
 from dis2_jax.sharding.placement import make_placement
 from dis2_jax.training.optimizer import make_optimizer
-from dis2_jax.training.state import TrainState, build_model, create_state, initializer
+from dis2_jax.training.state import build_model, initializer, state_maker
 
 MATRIX = 1536
 CHAIN = 256
@@ -185,14 +185,10 @@ def _point(config: Config, size: Size, *, chip: Chip, steps: int) -> Point:
     placement = make_placement(config.sharding)
     model = build_model(config.model, card, tile=tile, remat=config.sharding.remat)
     optimizer = make_optimizer(config.optimizer, steps=config.train.steps)
-    ema, accumulate = config.optimizer.ema > 0, config.optimizer.accumulate > 1
-
-    def create() -> TrainState:
-        return create_state(model, optimizer, seed=0, ema=ema, accumulate=accumulate)
-
+    create = state_maker(model, optimizer, config)
     with active(placement), jax.default_prng_impl("unsafe_rbg"):
         state = [initializer(create, placement.shardings(jax.eval_shape(create)))()]
-    data = put_batch(random_batch(card, tile=tile, batch=size.batch), placement.mesh)
+    data = put_batch(random_batch(card, config.data, tile=tile, batch=size.batch), placement.mesh)
 
     def step() -> Any:
         state[0], metrics = compiled.program(state[0], data)

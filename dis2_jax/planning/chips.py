@@ -42,7 +42,10 @@ class Chip:
     host_bandwidth: float | None
     """Of one chip's share of its host's network: DCN (TPU), InfiniBand (GPU)."""
     chips_per_host: int
+    """In a slice or cluster of several hosts."""
     source: str
+    single_host: tuple[int, ...] = ()
+    """Largest slice that comes as one host all the same; empty: hosts have ``chips_per_host`` everywhere."""
     devices_per_chip: int = 1
     """What JAX counts as devices. Where it is 2, peak, memory and bandwidths above are the whole chip's."""
     torus: int = 0
@@ -99,7 +102,8 @@ CHIPS = (
         memory_bandwidth=819 * GB,
         link_bandwidth=50 * GB,
         host_bandwidth=25 * GBIT,
-        chips_per_host=8,
+        chips_per_host=4,
+        single_host=(2, 4),
         torus=2,
         wrap=16,
         clock_ghz=1.5,
@@ -131,7 +135,8 @@ CHIPS = (
         memory_bandwidth=1638 * GB,
         link_bandwidth=100 * GB,
         host_bandwidth=100 * GBIT,
-        chips_per_host=8,
+        chips_per_host=4,
+        single_host=(2, 4),
         torus=2,
         wrap=16,
         clock_ghz=1.75,

@@ -20,13 +20,15 @@ from dis2_jax.planning.facts import Facts, Memory
 from dis2_jax.planning.flops import count_flops
 from dis2_jax.planning.networks import places, summarise
 from dis2_jax.planning.traffic import measure_traffic
+from dis2_jax.random_tiles import empty_batch
 from dis2_jax.schema import DatasetCard
 from dis2_jax.sharding.collectives import collectives
 from dis2_jax.sharding.hlo import parse_module
 from dis2_jax.sharding.mesh import batch_sharding, check_batch_size
 from dis2_jax.sharding.placement import Placement, make_placement
+from dis2_jax.training.augment import augment_of
 from dis2_jax.training.optimizer import make_optimizer
-from dis2_jax.training.state import build_model, create_state
+from dis2_jax.training.state import build_model, state_maker
 from dis2_jax.training.step import compiled_flops, make_train_step, scenarios_at
 
 UNTUNED_GPU = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
@@ -93,13 +95,16 @@ def _trace(
     model = build_model(config.model, card, tile=tile, remat=config.sharding.remat)
     optimizer = make_optimizer(config.optimizer, steps=config.train.steps)
     scenarios = scenarios_at(0, config.train, model.scenarios[1:])
-    ema, accumulate = config.optimizer.ema > 0, config.optimizer.accumulate > 1
-    shapes = jax.eval_shape(
-        lambda: create_state(model, optimizer, seed=config.train.seed, ema=ema, accumulate=accumulate)
-    )
+    shapes = jax.eval_shape(state_maker(model, optimizer, config))
     state = jax.tree.map(_shaped, shapes, placement.shardings(shapes))
     with active(placement):
-        step: Any = make_train_step(model, optimizer, config, steps_per_epoch=max(config.train.steps, 1))
+        step: Any = make_train_step(
+            model,
+            optimizer,
+            config,
+            steps_per_epoch=max(config.train.steps, 1),
+            augment=augment_of(card, config.data),
+        )
         traced = step.trace(state, batch_shapes(config, card, tile=tile, placement=placement), scenarios)
     return traced, sum(math.prod(x.shape) for x in jax.tree.leaves(shapes.params))
 
@@ -108,16 +113,13 @@ def batch_shapes(
     config: Config, card: DatasetCard, *, tile: tuple[int, int], placement: Placement
 ) -> dict[str, Any]:
     """Shapes and shardings of a global batch, as the pipeline hands it out."""
-    batch = config.data.batch_size
 
-    def shaped(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(placement.mesh, shape))
+    def shaped(row: np.ndarray) -> jax.ShapeDtypeStruct:
+        shape = (config.data.batch_size, *row.shape[1:])
+        return jax.ShapeDtypeStruct(shape, row.dtype, sharding=batch_sharding(placement.mesh, shape))
 
-    return {
-        "image": {m.name: shaped((batch, *tile, m.channels), np.float32) for m in card.modalities},
-        "label": shaped((batch, *tile), np.int32),
-        "available": shaped((batch, len(card.modalities)), np.bool_),
-    }
+    shapes: dict[str, Any] = jax.tree.map(shaped, empty_batch(card, config.data, tile=tile))
+    return shapes
 
 
 def _shaped(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from dis2_jax.bench import random_card
 from dis2_jax.data.builders.isprs_labels import NAMES as ISPRS_CLASSES
+from dis2_jax.random_tiles import random_card
 from dis2_jax.schema import CARD_FILE, DatasetCard, Dis2Error, nearest
 
 KNOWN: dict[str, tuple[dict[str, int], int]] = {

@@ -63,6 +63,8 @@ def _tpu_name(topology: Topology) -> tuple[str, Mapping[str, Any]]:
     options: dict[str, Any] = {}
     if topology.slices > 1:
         options["num_slices"] = topology.slices
+    if topology.one_host and topology.chips > topology.chip.chips_per_host:
+        options["chips_per_host_bounds"] = (*shape, 1)  # else it makes hosts of 2 x 2
     if topology.chip.name == "v4":  # both cores of a chip as one device
         options["chip_config_name"] = "megacore"
     return f"{topology.chip.name}:{'x'.join(map(str, shape))}", options

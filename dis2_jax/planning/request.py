@@ -31,7 +31,7 @@ class Request:
 
     @property
     def key(self) -> str:
-        """Name of the row's file; equal requests have equal names, others other ones (but for the config's rest)."""
+        """Name of the row's file: what plans usually vary. Requests that differ in nothing of it share a name."""
         sharding, model = self.config.sharding, self.config.model
         parts = [
             self.topology.replace(":", "-").replace("*", "x"),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from pathlib import Path
 
 from dis2_jax.files import write_whole
@@ -23,12 +24,16 @@ class RowStore:
     folder: Path
 
     def path(self, request: Request) -> Path:
-        """File of a row."""
-        return self.folder / f"{request.key}.json"
+        """File of a row; with a number of its own where another request took the plain name."""
+        plain = self.folder / f"{request.key}.json"
+        if not plain.is_file() or self.read_file(plain).request == request:
+            return plain
+        return self.folder / f"{request.key}_{zlib.crc32(request.to_json().encode()):08x}.json"
 
     def read(self, request: Request) -> Row | None:
-        """Return the row; None where there is none, it is of another config, or it failed for want of time."""
-        row = self.read_file(self.path(request)) if self.path(request).is_file() else None
+        """Return the row; None where there is none, or it failed for want of time."""
+        path = self.path(request)
+        row = self.read_file(path) if path.is_file() else None
         if row is None or row.request != request:
             return None
         final = row.failure is None or row.failure.reason in ("does not fit", "refused")

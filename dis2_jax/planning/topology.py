@@ -32,6 +32,13 @@ class Topology:
         return self.chips * self.chip.devices_per_chip
 
     @property
+    def one_host(self) -> bool:
+        """Whether all chips are in one host."""
+        return self.slices == 1 and (
+            self.chips <= self.chip.chips_per_host or self.shape == self.chip.single_host
+        )
+
+    @property
     def text(self) -> str:
         """Such as ``256 x v5e``."""
         return f"{self.chips} x {self.chip.name}"

@@ -46,6 +46,5 @@ def make_placement(config: ShardingConfig, *, devices: Sequence[Any] | None = No
             f"config sharding.axes = {text!r}: strategy {strategy.name} has the axis {DATA} alone"
         )
     mesh = make_mesh(sizes, devices)
-    if jax.process_count() > 1:
-        check_whole_tiles(mesh)
+    check_whole_tiles(mesh)
     return EXPLICIT.get(strategy.name, Placement)(strategy, mesh)

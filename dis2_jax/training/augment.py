@@ -17,6 +17,11 @@ from dis2_jax.schema import IGNORE, DatasetCard, Modality
 Augment = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 
+def augment_of(card: DatasetCard, data: DataConfig) -> Augment | None:
+    """What the step has to do to a batch before the model sees it; None where the host has done it."""
+    return device_augment(card, data) if data.augment == "device" else None
+
+
 def device_augment(card: DatasetCard, data: DataConfig) -> Augment:
     """Return a function for a jitted step: a batch of stored tiles and what was drawn -> images and labels.
 

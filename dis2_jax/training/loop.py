@@ -28,7 +28,7 @@ from dis2_jax.models.layout import active
 from dis2_jax.schema import DatasetCard, Dis2Error, Scenario
 from dis2_jax.sharding.mesh import check_batch_size, put_batch
 from dis2_jax.sharding.placement import Placement, make_placement
-from dis2_jax.training.augment import device_augment
+from dis2_jax.training.augment import augment_of
 from dis2_jax.training.checkpoint import Checkpoints, with_sharding
 from dis2_jax.training.environment import SessionLog
 from dis2_jax.training.logs import Progress, RunLog, Speed
@@ -144,7 +144,7 @@ def train(
                 optimizer,
                 config,
                 steps_per_epoch=stream.steps_per_epoch,
-                augment=device_augment(card, config.data) if config.data.augment == "device" else None,
+                augment=augment_of(card, config.data),
             ),
             steps_per_epoch=stream.steps_per_epoch,
             validator=validator,
