@@ -24,8 +24,8 @@ class ShardingBench:
     arguments: int
     """State and batch."""
     temporaries: int
-    step_ms: float
-    """Median of wall time; devices that share cores share that too."""
+    step_ms: float | None
+    """Median of wall time; devices that share cores share that too. None: compiled only."""
     compile_seconds: float
     collectives: dict[str, tuple[int, int]]
     """Kind -> how many a step runs, and their bytes."""
@@ -37,7 +37,8 @@ class ShardingBench:
         )
         mesh = " x ".join(f"{name} {size}" for name, size in self.mesh.items())
         memory = [f"{size / MIB:.1f}" for size in (self.arguments, self.temporaries)]
-        return f"| {' | '.join([self.name, mesh, *memory, f'{self.step_ms:.0f}', traffic or 'none'])} |"
+        time = "-" if self.step_ms is None else f"{self.step_ms:.0f}"
+        return f"| {' | '.join([self.name, mesh, *memory, time, traffic or 'none'])} |"
 
 
 HEAD = """\
@@ -63,9 +64,12 @@ def bench_sharding(
     batch: int,
     steps: int,
 ) -> Iterator[ShardingBench]:
-    """Compile and run each strategy, one after another. Raises ``Dis2Error`` for what does not fit."""
-    if steps < 1 or batch < 1:
-        raise Dis2Error(f"bench: steps = {steps}, batch = {batch}: both must be at least 1")
+    """Compile each strategy and run it (``steps`` = 0: only compile), one after another.
+
+    Raises ``Dis2Error`` for what does not fit.
+    """
+    if steps < 0 or batch < 1:
+        raise Dis2Error(f"bench: steps = {steps}, batch = {batch}: at least 0 and 1")
     for text in strategies:
         own = dataclasses.replace(config, sharding=parse_strategy(text))
         prepared = prepare_step(own, card, tile=tile, batch=batch)
@@ -74,13 +78,13 @@ def bench_sharding(
             n, size = counted[c.kind]
             counted[c.kind] = (n + c.count, size + c.count * c.size)
         memory = prepared.compiled.memory_analysis()
-        milliseconds, _ = time_step(prepared, steps=steps)
+        milliseconds = time_step(prepared, steps=steps)[0] if steps else []
         yield ShardingBench(
             name=text,
             mesh=dict(prepared.placement.mesh.shape),
             arguments=memory.argument_size_in_bytes,
             temporaries=memory.temp_size_in_bytes,
-            step_ms=statistics.median(milliseconds),
+            step_ms=statistics.median(milliseconds) if milliseconds else None,
             compile_seconds=prepared.compile_seconds,
             collectives=dict(counted),
         )

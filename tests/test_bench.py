@@ -132,6 +132,9 @@ def test_strategies_are_measured_side_by_side(monkeypatch, capsys):
     sharding = ShardingConfig("fsdp", remat="branch", axes="fsdp:-1")
     assert seen == [(ShardingConfig("dp"), (16, 16), 2), (sharding, (16, 16), 2)]
     assert "sharding.strategy = 'fdsp' (did you mean 'fsdp'?)" in told.err
+    monkeypatch.setattr(bench_sharding, "time_step", lambda prepared, *, steps: pytest.fail("a step was run"))
+    assert main.main(["bench", "sharding", "--strategies", "dp", "--steps", "0", "--batch", "2"]) == 0
+    assert "| - | 4 all-reduce 5.00 |" in capsys.readouterr().out
 
 
 def test_options_are_read():

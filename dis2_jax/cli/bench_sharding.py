@@ -31,7 +31,13 @@ def add_parser(which: Any) -> None:
     )
     parser.add_argument("--tile", metavar="N or HxW", help="pixels (default: the config's crop, or 128)")
     parser.add_argument("--batch", type=int, metavar="B", help="tiles per step (default: the config's)")
-    parser.add_argument("--steps", type=int, default=3, metavar="N", help="timed steps (default: 3)")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=3,
+        metavar="N",
+        help="timed steps (default: 3; 0: memory and traffic only)",
+    )
     parser.add_argument(
         "--modalities", metavar="a:C,b:C", help="when the dataset is not there (default: rgb:3,ndsm:1)"
     )
