@@ -8,12 +8,15 @@ import fcntl
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from dis2_jax.schema import Dis2Error
 
 LOCK_FILE = ".lock"
+
+Parsed = TypeVar("Parsed")
 
 
 def write_whole(path: str | Path, content: str | bytes) -> None:
@@ -57,6 +60,18 @@ def write_results(folder: Path, files: Mapping[str, str | bytes]) -> list[Path]:
     except OSError as e:
         raise Dis2Error(f"{folder} cannot be written: {e.strerror}") from e
     return paths
+
+
+def read_results(path: str | Path, parse: Callable[[str], Parsed], *, command: str) -> Parsed:
+    """Read a file that ``command`` writes. Raises ``Dis2Error`` where it is missing or ``parse`` refuses it."""
+    if not Path(path).is_file():
+        raise Dis2Error(f"{path} not found: write it with `{command} --workdir ...`")
+    try:
+        return parse(Path(path).read_text())
+    except (OSError, UnicodeDecodeError) as e:
+        raise Dis2Error(f"{path} cannot be read: {e}") from e
+    except Dis2Error as e:
+        raise Dis2Error(f"{path}: {e}") from e
 
 
 @contextlib.contextmanager

@@ -23,6 +23,23 @@ def refuse(rest: Sequence[str], parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add ``--workdir``, ``--split`` and ``--checkpoint``: weights, and what to look at."""
+    parser.add_argument("--workdir", required=True, metavar="W", help="folder of the run")
+    parser.add_argument("--split", help="default: test if the dataset has it, else validation")
+    parser.add_argument(
+        "--checkpoint", default="best", metavar="best|last|STEP", help="default: best on validation"
+    )
+
+
+def add_dataset(parser: argparse.ArgumentParser) -> None:
+    """Add ``--dataset`` and ``--batch-size``."""
+    parser.add_argument("--dataset", metavar="DIR", help="another prepared dataset (default: the run's own)")
+    parser.add_argument(
+        "--batch-size", type=int, metavar="N", help="tiles at a time (default: config.train.eval_batch_size)"
+    )
+
+
 def parse_tile(text: str, *, option: str = "--tile") -> tuple[int, int]:
     """Read ``128`` or ``128x256`` (height x width) in pixels."""
     match = re.fullmatch(r"(\d+)(?:x(\d+))?", text.strip().lower())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from dis2_jax.cli.arguments import refuse
+from dis2_jax.cli.arguments import add_dataset, add_run, refuse
 from dis2_jax.cli.evaluate import parse_checkpoint
 
 
@@ -31,17 +31,10 @@ def add_parser(subparsers: Any) -> None:
 
 def add_choice(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that choose weights and tiles, for this command and ``degrade``."""
-    parser.add_argument("--workdir", required=True, metavar="W", help="folder of the run")
-    parser.add_argument("--split", help="default: test if the dataset has it, else validation")
-    parser.add_argument(
-        "--checkpoint", default="best", metavar="best|last|STEP", help="default: best on validation"
-    )
-    parser.add_argument("--dataset", metavar="DIR", help="another prepared dataset (default: the run's own)")
+    add_run(parser)
+    add_dataset(parser)
     parser.add_argument(
         "--tiles", type=int, metavar="N", help="only the first N tiles of a seeded order (default: all)"
-    )
-    parser.add_argument(
-        "--batch-size", type=int, metavar="N", help="tiles at a time (default: config.train.eval_batch_size)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of that order and everything else random (0)")
 

@@ -7,7 +7,7 @@ import contextlib
 import signal
 from typing import TYPE_CHECKING, Any, Literal
 
-from dis2_jax.cli.arguments import refuse
+from dis2_jax.cli.arguments import add_dataset, add_run, refuse
 from dis2_jax.cli.job import add_job_arguments, job
 from dis2_jax.schema import Dis2Error
 
@@ -24,17 +24,10 @@ def add_parser(subparsers: Any) -> None:
         "tiles.csv and panels/*.png; a split or dataset that is not the default, and excluded classes, go into "
         "the names (evaluation-validation.json).",
     )
-    parser.add_argument("--workdir", required=True, metavar="W", help="folder of the run")
-    parser.add_argument("--split", help="default: test if the dataset has it, else validation")
-    parser.add_argument(
-        "--checkpoint", default="best", metavar="best|last|STEP", help="default: best on validation"
-    )
-    parser.add_argument("--dataset", metavar="DIR", help="another prepared dataset (default: the run's own)")
+    add_run(parser)
+    add_dataset(parser)
     parser.add_argument(
         "--panels", type=int, metavar="N", help="tiles to draw (default: config.train.panels)"
-    )
-    parser.add_argument(
-        "--batch-size", type=int, metavar="N", help="tiles at a time (default: config.train.eval_batch_size)"
     )
     parser.add_argument(
         "--no-baselines",

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from dis2_jax.cli.arguments import refuse
+from dis2_jax.cli.arguments import add_run, refuse
 from dis2_jax.cli.evaluate import parse_checkpoint
 
 
@@ -19,12 +19,8 @@ def add_parser(subparsers: Any) -> None:
         " confusion, tiles, calibration, diagnostics, curves, dataset, config, code, hardware and cost. The"
         " figures lie as files in <page>_figures beside it. The run is evaluated first if it was not yet.",
     )
-    parser.add_argument("--workdir", required=True, metavar="W", help="folder of the run")
+    add_run(parser)
     parser.add_argument("--out", metavar="FILE.html", help="default: W/report.html")
-    parser.add_argument("--split", help="default: test if the dataset has it, else validation")
-    parser.add_argument(
-        "--checkpoint", default="best", metavar="best|last|STEP", help="default: best on validation"
-    )
     parser.add_argument(
         "--tiles",
         type=int,

@@ -18,6 +18,7 @@ from dis2_jax.evaluation.scoring.measures import (
     read_confusion,
 )
 from dis2_jax.evaluation.scoring.metrics import Metrics, mean_of_known, summarize
+from dis2_jax.files import read_results
 from dis2_jax.schema import Dis2Error
 
 ScenarioKind = Literal["full", "student", "baseline"]
@@ -200,12 +201,7 @@ class Evaluation:
     @classmethod
     def load(cls, path: str | Path) -> Evaluation:
         """Read an ``evaluation.json``."""
-        if not Path(path).is_file():
-            raise Dis2Error(f"{path} not found: write it with `dis2 evaluate --workdir ...`")
-        try:
-            return cls.from_json(Path(path).read_text())
-        except Dis2Error as e:
-            raise Dis2Error(f"{path}: {e}") from e
+        return read_results(path, cls.from_json, command="dis2 evaluate")
 
 
 def _read_row(row: Mapping[str, Any], classes: tuple[str, ...]) -> ScenarioResult:

@@ -17,6 +17,7 @@ from typing import Any
 
 from dis2_jax.evaluation.degrade.stored import read_row, row_values
 from dis2_jax.evaluation.scoring.metrics import Metrics, summarize
+from dis2_jax.files import read_results
 from dis2_jax.schema import Dis2Error
 
 CLEAN = "clean"
@@ -160,14 +161,7 @@ class Degraded:
     @classmethod
     def load(cls, path: str | Path) -> Degraded:
         """Read a ``degraded.json``."""
-        if not Path(path).is_file():
-            raise Dis2Error(f"{path} not found: write it with `dis2 degrade --workdir ...`")
-        try:
-            return cls.from_json(Path(path).read_text())
-        except (OSError, UnicodeDecodeError) as e:
-            raise Dis2Error(f"{path} cannot be read: {e}") from e
-        except Dis2Error as e:
-            raise Dis2Error(f"{path}: {e}") from e
+        return read_results(path, cls.from_json, command="dis2 degrade")
 
 
 def crossing(points: list[tuple[float, float]], level: float) -> float | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dis2_jax.evaluation.scoring.metrics import Metrics, summarize
+from dis2_jax.files import read_results
 from dis2_jax.schema import Dis2Error, Fill
 
 FILLS: tuple[Fill, ...] = ("compensation", "zeros", "specific")
@@ -227,14 +228,7 @@ class Diagnostics:
     @classmethod
     def load(cls, path: str | Path) -> Diagnostics:
         """Read a ``diagnostics.json``."""
-        if not Path(path).is_file():
-            raise Dis2Error(f"{path} not found: write it with `dis2 diagnose --workdir ...`")
-        try:
-            return cls.from_json(Path(path).read_text())
-        except (OSError, UnicodeDecodeError) as e:
-            raise Dis2Error(f"{path} cannot be read: {e}") from e
-        except Dis2Error as e:
-            raise Dis2Error(f"{path}: {e}") from e
+        return read_results(path, cls.from_json, command="dis2 diagnose")
 
 
 LEAST_WAY = 0.02
