@@ -5,12 +5,17 @@ from __future__ import annotations
 import collections
 import dataclasses
 import statistics
+import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
+from dis2_jax.abstract_step import trace_step
 from dis2_jax.bench import prepare_step, time_step
 from dis2_jax.config import Config, ShardingConfig
 from dis2_jax.schema import DatasetCard, Dis2Error
 from dis2_jax.sharding.collectives import parse_collectives
+from dis2_jax.sharding.mesh import check_batch_size
+from dis2_jax.sharding.placement import Placement, make_placement
 
 MIB = 2**20
 
@@ -72,19 +77,47 @@ def bench_sharding(
         raise Dis2Error(f"bench: steps = {steps}, batch = {batch}: at least 0 and 1")
     for text in strategies:
         own = dataclasses.replace(config, sharding=parse_strategy(text))
+        if steps == 0:
+            yield _compiled_only(text, own, card, tile=tile, batch=batch)
+            continue
         prepared = prepare_step(own, card, tile=tile, batch=batch)
-        counted: dict[str, tuple[int, int]] = collections.defaultdict(lambda: (0, 0))
-        for c in parse_collectives(prepared.compiled.as_text()):
-            n, size = counted[c.kind]
-            counted[c.kind] = (n + c.count, size + c.count * c.size)
-        memory = prepared.compiled.memory_analysis()
-        milliseconds = time_step(prepared, steps=steps)[0] if steps else []
-        yield ShardingBench(
-            name=text,
-            mesh=dict(prepared.placement.mesh.shape),
-            arguments=memory.argument_size_in_bytes,
-            temporaries=memory.temp_size_in_bytes,
-            step_ms=statistics.median(milliseconds) if milliseconds else None,
+        milliseconds, _ = time_step(prepared, steps=steps)
+        yield _row(
+            text,
+            prepared.placement,
+            prepared.compiled,
+            step_ms=statistics.median(milliseconds),
             compile_seconds=prepared.compile_seconds,
-            collectives=dict(counted),
         )
+
+
+def _compiled_only(
+    name: str, config: Config, card: DatasetCard, *, tile: tuple[int, int], batch: int
+) -> ShardingBench:
+    """Without a state or a batch, so that what no memory here would hold is compiled all the same."""
+    data = dataclasses.replace(config.data, batch_size=batch)
+    placement = make_placement(config.sharding)
+    check_batch_size(batch, placement.mesh)
+    traced, _ = trace_step(dataclasses.replace(config, data=data), card, tile=tile, placement=placement)
+    start = time.perf_counter()
+    compiled = traced.lower().compile()
+    return _row(name, placement, compiled, step_ms=None, compile_seconds=time.perf_counter() - start)
+
+
+def _row(
+    name: str, placement: Placement, compiled: Any, *, step_ms: float | None, compile_seconds: float
+) -> ShardingBench:
+    counted: dict[str, tuple[int, int]] = collections.defaultdict(lambda: (0, 0))
+    for c in parse_collectives(compiled.as_text()):
+        n, size = counted[c.kind]
+        counted[c.kind] = (n + c.count, size + c.count * c.size)
+    memory = compiled.memory_analysis()
+    return ShardingBench(
+        name=name,
+        mesh=dict(placement.mesh.shape),
+        arguments=memory.argument_size_in_bytes,
+        temporaries=memory.temp_size_in_bytes,
+        step_ms=step_ms,
+        compile_seconds=compile_seconds,
+        collectives=dict(counted),
+    )

@@ -14,13 +14,13 @@ import pytest
 from stream_case import write_scenes
 
 from dis2_jax import bench, bench_sharding
+from dis2_jax.abstract_step import trace_step
 from dis2_jax.bench_encodings import bench_encodings
 from dis2_jax.bench_input import bench_input
 from dis2_jax.cli import main
 from dis2_jax.cli.arguments import parse_tile
 from dis2_jax.cli.bench import parse_modalities
 from dis2_jax.config import Config, DataConfig, ShardingConfig
-from dis2_jax.planning import compiling
 from dis2_jax.random_tiles import empty_batch, random_batch, random_card
 from dis2_jax.schema import Dis2Error
 from dis2_jax.sharding.collectives import Collective
@@ -103,7 +103,7 @@ def test_a_plan_traces_what_the_step_gets(augment):
         {"data": {"augment": augment, "batch_size": 2, "crop": [16, 16]}, "model": {"width": 8, "depth": 1}}
     )
     placement = make_placement(ShardingConfig("single"))
-    traced, _ = compiling._trace(config, CARD, tile=(16, 16), placement=placement)
+    traced, _ = trace_step(config, CARD, tile=(16, 16), placement=placement)
     tiles = [v for v in traced.jaxpr.in_avals if v.shape[:1] == (2,) and v.shape[-1:] == (3,)]
     assert [v.shape for v in tiles] == [(2, 16, 32, 3) if augment == "device" else (2, 16, 16, 3)]
 
@@ -132,9 +132,16 @@ def test_strategies_are_measured_side_by_side(monkeypatch, capsys):
     sharding = ShardingConfig("fsdp", remat="branch", axes="fsdp:-1")
     assert seen == [(ShardingConfig("dp"), (16, 16), 2), (sharding, (16, 16), 2)]
     assert "sharding.strategy = 'fdsp' (did you mean 'fsdp'?)" in told.err
-    monkeypatch.setattr(bench_sharding, "time_step", lambda prepared, *, steps: pytest.fail("a step was run"))
-    assert main.main(["bench", "sharding", "--strategies", "dp", "--steps", "0", "--batch", "2"]) == 0
-    assert "| - | 4 all-reduce 5.00 |" in capsys.readouterr().out
+
+
+def test_strategies_too_large_to_run_are_compiled(capsys, monkeypatch):
+    monkeypatch.setattr(bench_sharding, "prepare_step", lambda *_, **__: pytest.fail("a state was made"))
+    options = "--strategies dp --steps 0 --tile 16 --batch 3 --config.model.width=8 --config.model.depth=1"
+    assert main.main(["bench", "sharding", *options.split()]) == 0
+    name, mesh, state, temporaries, time, _ = capsys.readouterr().out.splitlines()[2].strip("| ").split(" | ")
+    assert (name, mesh, time) == ("dp", "data 1", "-")
+    assert float(state) > 1
+    assert float(temporaries) > 1
 
 
 def test_options_are_read():

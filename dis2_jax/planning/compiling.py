@@ -5,31 +5,23 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.metadata
-import math
 import time
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-import numpy as np
-
+from dis2_jax.abstract_step import trace_step
 from dis2_jax.config import Config
-from dis2_jax.models.layout import active
 from dis2_jax.planning.chips import Chip
 from dis2_jax.planning.facts import Facts, Memory
 from dis2_jax.planning.flops import count_flops
 from dis2_jax.planning.networks import places, summarise
 from dis2_jax.planning.traffic import measure_traffic
-from dis2_jax.random_tiles import empty_batch
 from dis2_jax.schema import DatasetCard
 from dis2_jax.sharding.collectives import collectives
 from dis2_jax.sharding.hlo import parse_module
-from dis2_jax.sharding.mesh import batch_sharding, check_batch_size
+from dis2_jax.sharding.mesh import check_batch_size
 from dis2_jax.sharding.placement import Placement, make_placement
-from dis2_jax.training.augment import augment_of
-from dis2_jax.training.optimizer import make_optimizer
-from dis2_jax.training.state import build_model, state_maker
-from dis2_jax.training.step import compiled_flops, make_train_step, scenarios_at
+from dis2_jax.training.step import compiled_flops
 
 UNTUNED_GPU = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
 """Tuning would need the GPU, and untuned Triton products are refused for some shapes: cuBLAS takes all."""
@@ -56,7 +48,7 @@ def compile_step(
     placement = make_placement(config.sharding, devices=devices)
     check_batch_size(config.data.batch_size, placement.mesh)
     start = time.perf_counter()
-    traced, parameters = _trace(config, card, tile=tile, placement=placement)
+    traced, parameters = trace_step(config, card, tile=tile, placement=placement)
     platform = chip.platform
     lowered = traced.lower(lowering_platforms=(platform,))
     lower_seconds = time.perf_counter() - start
@@ -88,44 +80,6 @@ def compile_step(
     return Compiled(facts, text, program)
 
 
-def _trace(
-    config: Config, card: DatasetCard, *, tile: tuple[int, int], placement: Placement
-) -> tuple[Any, int]:
-    """Trace the step on shapes that carry their shardings: (``jax.stages.Traced``, number of parameters)."""
-    model = build_model(config.model, card, tile=tile, remat=config.sharding.remat)
-    optimizer = make_optimizer(config.optimizer, steps=config.train.steps)
-    scenarios = scenarios_at(0, config.train, model.scenarios[1:])
-    shapes = jax.eval_shape(state_maker(model, optimizer, config))
-    state = jax.tree.map(_shaped, shapes, placement.shardings(shapes))
-    with active(placement):
-        step: Any = make_train_step(
-            model,
-            optimizer,
-            config,
-            steps_per_epoch=max(config.train.steps, 1),
-            augment=augment_of(card, config.data),
-        )
-        traced = step.trace(state, batch_shapes(config, card, tile=tile, placement=placement), scenarios)
-    return traced, sum(math.prod(x.shape) for x in jax.tree.leaves(shapes.params))
-
-
-def batch_shapes(
-    config: Config, card: DatasetCard, *, tile: tuple[int, int], placement: Placement
-) -> dict[str, Any]:
-    """Shapes and shardings of a global batch, as the pipeline hands it out."""
-
-    def shaped(row: np.ndarray) -> jax.ShapeDtypeStruct:
-        shape = (config.data.batch_size, *row.shape[1:])
-        return jax.ShapeDtypeStruct(shape, row.dtype, sharding=batch_sharding(placement.mesh, shape))
-
-    shapes: dict[str, Any] = jax.tree.map(shaped, empty_batch(card, config.data, tile=tile))
-    return shapes
-
-
-def _shaped(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
 def _memory(stats: Any) -> Memory:
     return Memory(
         arguments=stats.argument_size_in_bytes,
@@ -149,7 +103,7 @@ def _model_flops(
     """Operations that the model needs, over the devices: nothing recomputed, nothing done twice."""
     if config.sharding.remat != "none":
         plain = dataclasses.replace(config, sharding=dataclasses.replace(config.sharding, remat="none"))
-        traced, _ = _trace(plain, card, tile=tile, placement=placement)
+        traced, _ = trace_step(plain, card, tile=tile, placement=placement)
     return count_flops(traced.jaxpr.jaxpr) / placement.mesh.size
 
 
