@@ -24,12 +24,14 @@ import pytest
 from dis2_jax import config_file
 from dis2_jax.cli.main import main
 from dis2_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
-from dis2_jax.schema import Dis2Error
+from dis2_jax.evaluation.validate import SplitValidator
+from dis2_jax.schema import DatasetCard, Dis2Error
 from dis2_jax.training import loop
 from dis2_jax.training.checkpoint import load_eval_variables
 from dis2_jax.training.environment import read_sessions
 from dis2_jax.training.loop import Outcome, Validation, absolute_data, train
 from dis2_jax.training.signals import StopRequest
+from dis2_jax.training.workdir import claim
 
 STEPS = 6
 CONFIG = Config(
@@ -246,6 +248,48 @@ def test_resume_with_another_config_says_what_differs(config: Config, reference:
     assert "optimizer.learning_rate was 0.001, now 0.5; train.seed was 0, now 7;" in str(e.value)
     assert "log_every" not in str(e.value)
     assert config_file.read(reference) == config
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"data": {"crop": (1024, 1024)}}, "larger than the dataset's"),
+        ({"data": {"train_split": "trian"}}, r"no split 'trian' \(did you mean 'train'\?\)"),
+        ({"data": {"source": "scenes"}}, "was made by `dis2 data prepare`"),
+        ({"train": {"init_from": "/nowhere"}}, "/nowhere/checkpoints has no checkpoint"),
+    ],
+)
+def test_bad_keys_are_told_before_anything_is_compiled_and_can_be_mended_in_place(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: dict[str, Any], message: str
+) -> None:
+    def compiles(*_: Any) -> None:
+        raise AssertionError("compiled")
+
+    monkeypatch.setattr(loop, "initializer", compiles)
+    with pytest.raises(Dis2Error, match=message):
+        train(but(config, **keys), tmp_path, validator=FakeValidator())
+    with pytest.raises(AssertionError, match="compiled"):  # the mended config is not another run's
+        train(config, tmp_path, validator=FakeValidator())
+    assert config_file.read(tmp_path) == config
+
+
+def test_workdir_with_only_a_damaged_checkpoint_still_belongs_to_its_run(
+    config: Config, tmp_path: Path
+) -> None:
+    card = DatasetCard.load(config.data.dir)
+    claim(tmp_path, config=config, card=card)
+    (tmp_path / "checkpoints" / "damaged-3").mkdir(parents=True)
+    with pytest.raises(Dis2Error, match=r"train\.seed was 0, now 7"):
+        claim(tmp_path, config=but(config, train={"seed": 7}), card=card)
+
+
+def test_damaged_validation_tiles_are_told_before_the_training(config: Config, tmp_path: Path) -> None:
+    damaged = tmp_path / "data"
+    shutil.copytree(config.data.dir, damaged)
+    shard = next(damaged.glob("*-validation.array_record-*"))
+    shard.write_bytes(shard.read_bytes()[:-100])
+    with pytest.raises(Dis2Error, match=f"{shard.name} is corrupt or cut off"):
+        SplitValidator(but(config, data={"dir": str(damaged)}), DatasetCard.load(damaged))
 
 
 def test_workdir_of_another_dataset_is_refused(config: Config, reference: Path, tmp_path: Path) -> None:

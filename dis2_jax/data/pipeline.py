@@ -80,6 +80,16 @@ def open_train_stream(
     )
 
 
+def check_train_data(
+    dataset_dir: str | Path, card: DatasetCard, data: DataConfig, *, process_count: int = 1
+) -> None:
+    """Raise the ``Dis2Error`` that ``open_train_stream`` would, before minutes of compilation are spent."""
+    _local_batch(data.batch_size, 0, process_count, key="data.batch_size")
+    open_tiles(dataset_dir, data.train_split, card, kind=data.source)
+    crop_size(data, card.tile)
+    _check_statistics(card, data)
+
+
 def train_batch(source: TileSet, card: DatasetCard, data: DataConfig) -> TrainBatch:
     """Return what makes a batch of draws, as ``data.augment`` wants it."""
     return (RawTrainBatch if data.augment == "device" else TrainBatch)(source, card, data)

@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from dis2_jax.config import Config
+from dis2_jax.data.opening import open_tiles
 from dis2_jax.evaluation.evaluate import evaluate_split
 from dis2_jax.evaluation.pictures.examples import make_examples, spread_tiles
 from dis2_jax.evaluation.pictures.panels import panel_array
@@ -40,6 +41,8 @@ class SplitValidator:
                 f"config data.validation_split = {split!r}: {self.config.data.dir} has no tiles there"
                 f"{nearest(split, splits)}; it has {', '.join(splits)}"
             )
+        # A missing or damaged file is told now and not at the first validation, hours later.
+        open_tiles(self.config.data.dir, split, self.card, kind=self.config.data.source)
 
     def __call__(
         self,

@@ -25,9 +25,8 @@ from dis2_jax.models.dis2 import DIS2
 from dis2_jax.schema import DatasetCard, Dis2Error
 from dis2_jax.training import manifest
 from dis2_jax.training.state import TrainState, Tree, build_model, create_state, eval_variables
-from dis2_jax.training.workdir import check_same_run, read_card, train_tile
+from dis2_jax.training.workdir import CHECKPOINTS, check_same_run, read_card, train_tile
 
-FOLDER = "checkpoints"
 Warn = Callable[[str], None]
 
 
@@ -62,7 +61,7 @@ class Checkpoints:
     def __init__(
         self, workdir: str | Path, *, config: Config, card: DatasetCard, keep: int | None = None
     ) -> None:
-        self.folder = (Path(workdir) / FOLDER).absolute()
+        self.folder = (Path(workdir) / CHECKPOINTS).absolute()
         self._config, self._card = config, card
         self._metrics: dict[int, float | None] = {}
         self._saving: int | None = None
@@ -217,7 +216,7 @@ class Checkpoints:
 
 def find_step(workdir: str | Path, which: Literal["best", "last"] | int = "best") -> int:
     """Return the step that ``load_eval_variables`` would load, without reading it. Errors likewise."""
-    return _choose((Path(workdir) / FOLDER).absolute(), which)
+    return _choose((Path(workdir) / CHECKPOINTS).absolute(), which)
 
 
 def load_eval_variables(workdir: str | Path, which: Literal["best", "last"] | int = "best") -> Trained:
@@ -230,7 +229,7 @@ def load_eval_variables(workdir: str | Path, which: Literal["best", "last"] | in
         Dis2Error: no such workdir, no checkpoint, no such step, a damaged file (named), or a checkpoint of
             another run than the workdir's ``config.json`` and ``dataset_card.json``.
     """
-    folder = (Path(workdir) / FOLDER).absolute()
+    folder = (Path(workdir) / CHECKPOINTS).absolute()
     config, card = config_file.read(workdir), read_card(workdir)
     step = _choose(folder, which)
     _verified(folder / str(step), others=[s for s in _steps(folder) if s != step])

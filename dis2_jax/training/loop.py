@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from dis2_jax.config import Config
 from dis2_jax.data.batch import Batch
-from dis2_jax.data.pipeline import open_train_stream
+from dis2_jax.data.pipeline import check_train_data, open_train_stream
 from dis2_jax.distributed.jointly import agreed, jointly
 from dis2_jax.distributed.meeting import connect, meet
 from dis2_jax.distributed.watchdog import Watchdog
@@ -29,7 +29,7 @@ from dis2_jax.schema import DatasetCard, Dis2Error, Scenario
 from dis2_jax.sharding.mesh import check_batch_size, put_batch
 from dis2_jax.sharding.placement import Placement, make_placement
 from dis2_jax.training.augment import augment_of
-from dis2_jax.training.checkpoint import Checkpoints, with_sharding
+from dis2_jax.training.checkpoint import Checkpoints, find_step, with_sharding
 from dis2_jax.training.environment import SessionLog
 from dis2_jax.training.logs import Progress, RunLog, Speed
 from dis2_jax.training.optimizer import make_optimizer, make_schedule
@@ -108,6 +108,8 @@ def train(
     mesh = placement.mesh
     connect(mesh)
     check_batch_size(config.data.batch_size, mesh)
+    with jointly():
+        check_train_data(config.data.dir, card, config.data, process_count=jax.process_count())
     model = build_model(config.model, card, tile=train_tile(config, card), remat=config.sharding.remat)
     check_scenarios(config.train, model.scenarios[1:])
     optimizer = make_optimizer(config.optimizer, steps=config.train.steps)
@@ -175,6 +177,8 @@ def start_state(
 
     Shapes first: nothing is made on one device that is meant for many. The checkpoint may be of another strategy.
     """
+    if config.train.init_from and not checkpoints.steps:
+        find_step(config.train.init_from)  # a wrong folder is told before anything is compiled
     create = state_maker(model, optimizer, config)
     shapes = jax.eval_shape(create)
     shardings = placement.shardings(shapes)

@@ -32,6 +32,8 @@ MAY_CHANGE = frozenset(
 
 (``train.steps`` stretches a cosine schedule from the resumed step on.)
 """
+CHECKPOINTS = "checkpoints"
+"""The folder of a workdir that holds the checkpoints."""
 _CARD_KEYS = ("name", "modalities", "legend", "tile", "splits")
 
 
@@ -71,11 +73,12 @@ def check_same_run(
 def claim(workdir: str | Path, *, config: Config, card: DatasetCard) -> None:
     """Store config and card in a new workdir; in an old one check that it is this run, then update it.
 
-    Raises ``Dis2Error``: the workdir holds another config or dataset.
+    A workdir without a checkpoint holds nothing to continue, so that a run that failed at once can be mended there.
+    Raises ``Dis2Error``: the workdir holds checkpoints of another config or dataset.
     """
     folder = Path(workdir)
     folder.mkdir(parents=True, exist_ok=True)
-    if (folder / config_file.CONFIG_FILE).is_file():
+    if (folder / config_file.CONFIG_FILE).is_file() and _has_checkpoint(folder):
         check_same_run(
             old=config_file.read(folder),
             new=config,
@@ -86,6 +89,12 @@ def claim(workdir: str | Path, *, config: Config, card: DatasetCard) -> None:
     else:
         write_card(card, folder)
     config_file.write(config, folder)
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    """Whether there is one, be it a damaged one that was put aside."""
+    names = [p.name for p in (folder / CHECKPOINTS).glob("*")]
+    return any(name.isdigit() or name.startswith("damaged-") for name in names)
 
 
 def read_card(workdir: str | Path) -> DatasetCard:

@@ -22,7 +22,7 @@ from dis2_jax.evaluation.scoring.tile_table import TileCounts, read_tile_counts
 from dis2_jax.schema import DatasetCard, Dis2Error, nearest
 from dis2_jax.training import checkpoint as checkpoints
 from dis2_jax.training.environment import Session, read_sessions
-from dis2_jax.training.workdir import read_card
+from dis2_jax.training.workdir import CHECKPOINTS, read_card
 
 Checkpoint = Literal["best", "last"] | int
 T = TypeVar("T")
@@ -146,7 +146,7 @@ def _why_not(path: Path, workdir: Path, *, step: int) -> str | None:
         return str(e)
     if found.step != step:
         return f"{path} is of step {found.step}"
-    saved = _saved_at(workdir / checkpoints.FOLDER / str(step))
+    saved = _saved_at(workdir / CHECKPOINTS / str(step))
     if saved is not None and path.stat().st_mtime < saved:
         return f"{path} is older than checkpoint {step}"
     return None
