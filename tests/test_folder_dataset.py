@@ -262,12 +262,32 @@ def test_unknown_codes_are_listed_or_ignored(root):
     assert any("7 (3 pixels), 8 (1 pixels)" in n for n in prepared.notes)
 
 
+def test_a_label_of_floats_may_call_nan_its_nodata(root):
+    for name in ("a1", "a2", "b1"):
+        _, _, label = scene(root, name)
+        write_raster(root / f"label/{name}_gt.tif", label.astype(np.float32))
+    edit(root, "label/*_gt.png", "label/*_gt.tif")
+    whole = prepare(root, "whole").card.class_pixels["validation"]
+    label = label.astype(np.float32)
+    label[:2, :4] = np.nan
+    write_raster(root / "label/b1_gt.tif", label)
+    with pytest.raises(Dis2Error, match=r"b1_gt\.tif holds numbers that are not integers"):
+        prepare(root)
+    write_raster(root / "label/b1_gt.tif", label, nodata=np.nan)
+    assert prepare(root).card.class_pixels["validation"][2] == whole[2] + 8
+
+
 def spoil(path):
     path.write_bytes(path.read_bytes()[:-200])
 
 
 def as_nan(root):
     write_raster(root / "dsm/dsm_a1.tif", np.full((40, 32), np.nan, np.float32))
+
+
+def listed_in_binary(root):
+    edit(root, 'pattern]\ntrain = ["a*"]', 'list]\ntrain = "ids.txt"')
+    (root / "ids.txt").write_bytes(b"\xff\xfea1")
 
 
 @pytest.mark.parametrize(
@@ -314,6 +334,15 @@ def as_nan(root):
         (lambda r: edit(r, 'kind = "optical"', 'kind = "optic"'), "did you mean 'optical'"),
         (lambda r: edit(r, 'kind = "optical"', "bands = [4]"), r"has 3 bands, no band 4"),
         (lambda r: edit(r, "scale = 0.5", 'scale = "half"'), r"\[modality 2\] scale = 'half': int or float"),
+        (lambda r: edit(r, "scale = 0.5", "scale = 0"), r"\[modality 2\] scale = 0: every value"),
+        (lambda r: edit(r, "scale = 0.5", "scale = inf"), r"\[modality 2\] scale = inf: a finite number"),
+        (lambda r: edit(r, "offset = 1.0", "offset = nan"), r"\[modality 2\] offset = nan: a finite number"),
+        (
+            lambda r: edit(r, "tile = 16", "tile = 16\nground_sampling_distance = nan"),
+            "ground_sampling_distance = nan: metres per pixel",
+        ),
+        (lambda r: edit(r, 'name = "high"', 'name = " "'), r"\[class 2\] name is empty"),
+        (listed_in_binary, r"ids\.txt cannot be read as text"),
         (lambda r: edit(r, "[split.pattern]", "[split.patern]"), "did you mean 'pattern'"),
         (lambda r: edit(r, '["a*"]', '["a*"'), "is not a TOML file"),
         (lambda r: edit(r, 'files = "rgb/*.png"', 'files = "rgb/a1.png"'), r"a `\*` must stand where"),
@@ -336,6 +365,7 @@ def test_every_mistake_has_its_line(root, change, message):
         ("validation = [0.5, 0, 0.5, 1]", "top < bottom"),
         ("validation = [0, 0, 1, 1]", "split 'train' empty"),
         ("test = [0, 0, 0.5, 1]", "validation is missing"),
+        ("validation = [[0, 0, 0.5, 1], 3]", r"validation = 3: \[top, left, bottom, right\]"),
     ],
 )
 def test_bad_regions(root, region, message):

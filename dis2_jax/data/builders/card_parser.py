@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,6 +54,8 @@ def _parse_card(path: Path, values: Mapping[str, Any], source: Path) -> FolderCa
     name = t.take("name", str)
     description, origin = t.take("description", str, ""), t.take("source", str, "")
     licence, gsd = t.take("licence", str, ""), t.take("ground_sampling_distance", (int, float), None)
+    if gsd is not None and not 0 < gsd < math.inf:
+        raise Dis2Error(f"ground_sampling_distance = {gsd}: metres per pixel are wanted, above 0")
     tile = _tile(t.take("tile", (int, list)))
     overlaps = {key: t.take(key, int, 0) for key in ("overlap", "test_overlap")}
     for key, pixels in overlaps.items():
@@ -115,14 +118,23 @@ def _modality(values: Any, where: str, *, listed: bool) -> FolderModality:
         bands=_list_of(t, "bands", int),
         band_names=_list_of(t, "band_names", str),
         nodata=None if nodata is None else float(nodata),
-        scale=float(t.take("scale", (int, float), 1.0)),
-        offset=float(t.take("offset", (int, float), 0.0)),
+        scale=_finite(t, "scale", 1.0),
+        offset=_finite(t, "offset", 0.0),
         optional=t.take("optional", bool, False),
     )
     t.done()
+    if m.scale == 0:
+        raise Dis2Error(f"{t.key('scale')} = 0: every value would become the offset; leave it out for none")
     if m.bands and m.band_names and len(m.bands) != len(m.band_names):
         raise Dis2Error(f"[{where}] has {len(m.bands)} bands but {len(m.band_names)} band_names")
     return m
+
+
+def _finite(t: TomlTable, key: str, default: float) -> float:
+    value = float(t.take(key, (int, float), default))
+    if not math.isfinite(value):
+        raise Dis2Error(f"{t.key(key)} = {value}: a finite number is wanted")
+    return value
 
 
 def _pattern(t: TomlTable, key: str) -> str:
@@ -148,6 +160,8 @@ def _classes(blocks: list[Any]) -> tuple[ClassLegend, tuple[tuple[Code, ...], ..
     for i, block in enumerate(blocks):
         t = TomlTable(block, f"class {i + 1}")
         names.append(t.take("name", str))
+        if not names[-1].strip():
+            raise Dis2Error(f"[class {i + 1}] name is empty: tables and legends need one")
         single, several = t.take("code", (int, list), None), t.take("codes", list, None)
         if (single is None) == (several is None):
             raise Dis2Error(f"[class {i + 1}] {names[-1]!r}: give either code or codes")
@@ -231,7 +245,11 @@ def _split(values: Mapping[str, Any], beside: Path, source: Path) -> FolderSplit
 
 def _ids(value: str | list[Any], key: str, by: str, beside: Path, source: Path) -> tuple[str, ...]:
     if isinstance(value, str) and by == "list":
-        lines = _beside(value, key, beside, source).read_text(encoding="utf-8").splitlines()
+        path = _beside(value, key, beside, source)
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as e:
+            raise Dis2Error(f"{key} = {value!r}: {path} cannot be read as text: {e}") from e
         return tuple(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
     values = [value] if isinstance(value, str) else value
     if not all(isinstance(v, str) for v in values):
@@ -249,7 +267,7 @@ def _beside(name: str, key: str, beside: Path, source: Path) -> Path:
 def _boxes(value: list[Any], key: str) -> tuple[Box, ...]:
     boxes = value if value and isinstance(value[0], list) else [value]
     for b in boxes:
-        if len(b) != 4 or not all(isinstance(v, (int, float)) for v in b):
+        if not isinstance(b, list) or len(b) != 4 or not all(isinstance(v, (int, float)) for v in b):
             raise Dis2Error(f"{key} = {b!r}: [top, left, bottom, right] is wanted")
         if not (0 <= b[0] < b[2] <= 1 and 0 <= b[1] < b[3] <= 1):
             raise Dis2Error(

@@ -11,6 +11,8 @@ from dis2_jax.data.rasters import RasterReader, Window
 from dis2_jax.schema import IGNORE, Dis2Error
 
 _LISTED = 12
+_NO_CODE = int(np.iinfo(np.int64).min)
+"""Stands for NaN where that is a label file's nodata."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +57,13 @@ class LabelCoder:
                 "give colours as code = [r, g, b] or a label of one band"
             )
         codes = x[..., 0]
-        if codes.dtype.kind == "f" and not (np.isfinite(codes) & (codes == np.rint(codes))).all():
+        if codes.dtype.kind != "f":
+            return codes.astype(np.int64)
+        nodata = reader.info.nodata
+        absent = np.isnan(codes) if nodata is not None and np.isnan(nodata) else np.zeros(codes.shape, bool)
+        if not (absent | (np.isfinite(codes) & (codes == np.rint(codes)))).all():
             raise Dis2Error(f"{reader.path} holds numbers that are not integers: labels must be codes")
-        return codes.astype(np.int64)
+        return np.where(absent, _NO_CODE, np.where(absent, 0, codes).astype(np.int64))
 
     def read_classes(self, reader: RasterReader, window: Window) -> np.ndarray:
         """Read a window of a label file as uint8 class numbers ``[h, w]``."""
@@ -78,7 +84,7 @@ class LabelCoder:
         return {
             int(v): int(n)
             for v, n in zip(values, counts, strict=True)
-            if v not in self.codes and (v != nodata or self.colored)
+            if v not in self.codes and v != _NO_CODE and (v != nodata or self.colored)
         }
 
     def listing(self, counts: dict[int, int]) -> str:
