@@ -279,7 +279,7 @@ def _check(c: Config) -> None:
         (c.train.checkpoint_every >= 0, "train.checkpoint_every", c.train.checkpoint_every, "at least 0"),
         (c.train.keep >= 1, "train.keep", c.train.keep, "at least 1"),
         (c.train.eval_batch_size >= 1, "train.eval_batch_size", c.train.eval_batch_size, "at least 1"),
-        (c.train.seed >= 0, "train.seed", c.train.seed, "at least 0"),
+        (0 <= c.train.seed < 2**32, "train.seed", c.train.seed, "at least 0 and below 2**32"),
     ]
     for ok, key, value, wanted in rules:
         if not ok:

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 IGNORE = 255
 """Label value of pixels that take part in nothing, in every prepared dataset."""
@@ -78,6 +78,11 @@ class Modality:
             raise Dis2Error(f"modality name {self.name!r}: use lower-case letters, digits and _ (no +)")
         if "_to_" in f"_{self.name}_":
             raise Dis2Error(f"modality name {self.name!r}: 'to' is kept for naming compensation encoders")
+        if self.kind not in get_args(ModalityKind):
+            raise Dis2Error(
+                f"modality {self.name!r}: kind {self.kind!r}{nearest(self.kind, get_args(ModalityKind))} is not one of "
+                f"{', '.join(get_args(ModalityKind))}"
+            )
         if self.channels < 1:
             raise Dis2Error(f"modality {self.name!r}: channels must be at least 1, not {self.channels}")
 
@@ -177,6 +182,7 @@ class DatasetCard:
                     codes=tuple(legend["codes"]),
                 ),
                 tile=(int(d["tile"][0]), int(d.pop("tile")[1])),
+                splits={str(k): int(v) for k, v in d.pop("splits").items()},
                 class_pixels={k: tuple(v) for k, v in d.pop("class_pixels", {}).items()},
                 **d,
             )
@@ -201,6 +207,8 @@ class DatasetCard:
 
 def _modality(values: dict[str, Any]) -> Modality:
     fields = _tuples(values)
+    for key in ("mean", "std"):
+        fields[key] = tuple(float(v) for v in fields.get(key, ()))
     return Modality(**fields | {"source": SourceFormat(**_tuples(fields.get("source", {})))})
 
 

@@ -89,6 +89,7 @@ def test_override_takes_the_next_argument_as_value() -> None:
         ("--config.train.steps=1.5", "train.steps = '1.5': int is wanted"),
         ("--config.train.steps=0", "at least 1"),
         ("--config.train.steps", "has no value"),
+        ("--config.train.seed=4294967296", "at least 0 and below 2**32"),
         ("--config.data.flip=maybe", "bool is wanted"),
         ("--config.optimizer.name=adanw", "did you mean 'adamw'"),
         ("--config.data.crop=64", "2 values are wanted"),

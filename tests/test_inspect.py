@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from dis2_jax.cli import data as cli
-from dis2_jax.data.inspect import SHEET_FILE, describe, inspect_dataset, paint_label, stretch
+from dis2_jax.data.inspect import (
+    SHEET_FILE,
+    describe,
+    draw_contact_sheet,
+    inspect_dataset,
+    paint_label,
+    stretch,
+)
 from dis2_jax.schema import IGNORE, ClassLegend, DatasetCard, Dis2Error, Modality
 
 
@@ -103,6 +110,17 @@ def test_damaged_shards_are_named_in_one_line(copy, spoil):
     with pytest.raises(Dis2Error, match=r"mini-train\.array_record-00000-of-00001") as error:
         inspect_dataset(copy)
     assert "\n" not in str(error.value)
+
+
+def test_a_damaged_list_of_checksums_is_named(copy):
+    (copy / "SHA256SUMS").write_text("nothing of the kind")
+    with pytest.raises(Dis2Error, match=r"SHA256SUMS is damaged"):
+        inspect_dataset(copy)
+
+
+def test_a_sheet_of_a_kind_that_cannot_be_drawn(mini_dataset, mini_card, tmp_path):
+    with pytest.raises(Dis2Error, match=r"sheet\.foo .*name a \.png with --sheet"):
+        draw_contact_sheet(mini_dataset, mini_card, tmp_path / "sheet.foo", rows=1)
 
 
 def test_a_card_that_lies_is_found(copy):

@@ -39,6 +39,23 @@ def test_what_is_no_card_is_refused_with_its_path(tmp_path, text):
         DatasetCard.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"kind": "optical"', '"kind": "radar"'),
+        ('"mean": []', '"mean": ["a"]'),
+        ('"train": 3', '"train": "many"'),
+    ],
+)
+def test_values_of_another_kind_are_refused_with_the_path(tmp_path, old, new):
+    modalities = (Modality("rgb", 3, kind="optical"), Modality("ndsm", 1))
+    text = DatasetCard("x", modalities, LEGEND, (16, 16), {"train": 3}).to_json()
+    assert old in text
+    (tmp_path / "dataset_card.json").write_text(text.replace(old, new))
+    with pytest.raises(Dis2Error, match=r"^\S+dataset_card\.json: "):
+        DatasetCard.load(tmp_path)
+
+
 def test_missing_card_tells_how_to_make_one(tmp_path):
     with pytest.raises(Dis2Error, match="dis2 data prepare"):
         DatasetCard.load(tmp_path)

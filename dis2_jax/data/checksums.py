@@ -25,8 +25,10 @@ def verify_checksums(folder: Path) -> None:
     path = folder / CHECKSUMS_FILE
     if not path.is_file():
         return
-    for line in path.read_text().splitlines():
+    for line in path.read_text(errors="replace").splitlines():
         wanted, _, name = line.partition("  ")
+        if not name:
+            raise Dis2Error(f"{path} is damaged ({line[:40]!r}): copy or prepare the dataset again")
         try:
             with (folder / name).open("rb") as f:
                 found = hashlib.file_digest(f, "sha256").hexdigest()

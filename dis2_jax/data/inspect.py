@@ -158,6 +158,8 @@ def draw_contact_sheet(
         figure.savefig(path, dpi=110)
     except OSError as e:
         raise Dis2Error(f"cannot write {path} ({e.strerror or e}): name another place with --sheet") from e
+    except ValueError as e:  # a suffix that Matplotlib does not know
+        raise Dis2Error(f"cannot write {path} ({e}): name a .png with --sheet") from e
     return path
 
 
