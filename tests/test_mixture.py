@@ -185,6 +185,11 @@ def test_mistakes_are_told(tmp_path):
         "tile = 48",
     )
     refused("weight = 0: it must be above 0", "weight = 3", "weight = 0")
+    refused("weight = inf: it must be above 0 and finite", "weight = 3", "weight = inf")
+    refused("name = 'Our Mix': use lower-case", '"joint"', '"Our Mix"')
+    refused(r"modalities = \[1\]: names are wanted", '["sar", "rgb", "ndsm"]', "[1]")
+    refused(r"\[member 2\] modalities: 'vv' gets two names", 'sar = "vv"', 'sar = "vv"\nradar = "vv"')
+    refused("class names repeat: tree, tree", 'name = "ground"', 'name = "tree"')
     refused(r"unknown key wieght|unknown key \[member 1\] wieght", "weight = 3", "wieght = 3")
     swapped = 'sar = "rgb"\nrgb = "vv"'
     refused("'rgb' is not the same in 'mini' and 'radar' .channels: 3 and 2", 'sar = "vv"', swapped)

@@ -210,8 +210,8 @@ def test_a_list_of_scenes_instead_of_patterns(tmp_path, kind):
     ]
     write_scene(tmp_path, "unused", ndsm=False)
     if kind == "csv":
-        lines = [",".join(rows[0]), *(",".join(r.values()) for r in rows)]
-        (tmp_path / "scenes.csv").write_text("\n".join(lines) + "\n")
+        lines_of_list = [",".join(rows[0]), *(",".join(r.values()) for r in rows)]
+        (tmp_path / "scenes.csv").write_text("\n".join(lines_of_list) + "\n")
     else:
         import pyarrow
         import pyarrow.parquet
@@ -227,6 +227,10 @@ def test_a_list_of_scenes_instead_of_patterns(tmp_path, kind):
     edit(tmp_path, 'name = "ndsm"', 'name = "dsm"')
     with pytest.raises(Dis2Error, match=rf"scenes\.{kind} has no column 'dsm' \(did you mean 'ndsm'\?\)"):
         index(tmp_path)
+    if kind == "csv":
+        (tmp_path / "scenes.csv").write_text("\n".join([*lines_of_list, "c,1,train,label/c.tif,,,"]) + "\n")
+        with pytest.raises(Dis2Error, match=r"scenes\.csv: row 5 has more fields than there are columns"):
+            index(tmp_path)
     assert str(file_path("s3://bucket/a.tif")) == "s3://bucket/a.tif"
     assert file_path("/vsicurl/https://x/a.tif") == "/vsicurl/https://x/a.tif"
 

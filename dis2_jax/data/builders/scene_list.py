@@ -73,9 +73,15 @@ def _read_csv(path: Path) -> tuple[list[str], list[Mapping[str, Any]]]:
         with path.open(newline="", encoding="utf-8-sig") as f:
             reader = csv.DictReader(f)
             rows: list[Mapping[str, Any]] = list(reader)
-            return [c for c in reader.fieldnames or () if c], rows
+            columns = [c for c in reader.fieldnames or () if c]
     except (OSError, UnicodeDecodeError, csv.Error) as e:
         raise Dis2Error(f"{path} cannot be read as CSV: {e}") from e
+    for number, row in enumerate(rows, start=1):
+        if reader.restkey in row:  # a comma in a path moves everything behind it
+            raise Dis2Error(
+                f"{path}: row {number} has more fields than there are columns: quote what holds a comma"
+            )
+    return columns, rows
 
 
 def _read_parquet(path: Path, wanted: Sequence[str]) -> tuple[list[str], list[Mapping[str, Any]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import tomllib
 from pathlib import Path
@@ -88,11 +89,18 @@ def load_recipe(path: str | Path) -> MixtureRecipe:
 def _parse(path: Path, values: dict[str, Any]) -> MixtureRecipe:
     t = TomlTable(values, "", see=_HELP)
     name = t.take("name", str)
+    if not _NAME.fullmatch(name):
+        raise Dis2Error(f"name = {name!r}: use lower-case letters, digits and _")
     tile = t.take("tile", (int, list), None)
     modalities = t.take("modalities", list, [])
+    if not all(isinstance(m, str) for m in modalities):
+        raise Dis2Error(f'modalities = {modalities!r}: names are wanted, such as ["rgb", "ndsm"]')
     members = tuple(_member(m, i, path.parent) for i, m in enumerate(t.take("member", list), start=1))
-    classes = dict(_class(c, i) for i, c in enumerate(t.take("class", list, []), start=1))
+    blocks = [_class(c, i) for i, c in enumerate(t.take("class", list, []), start=1)]
+    classes = dict(blocks)
     t.done()
+    if len(classes) < len(blocks):
+        raise Dis2Error(f"class names repeat: {', '.join(n for n, _ in blocks)}")
     if not members:
         raise Dis2Error("no [[member]] block: name at least one dataset")
     names = [m.name for m in members]
@@ -118,14 +126,17 @@ def _member(values: Any, number: int, beside: Path) -> MemberRecipe:
     t.done()
     if not _NAME.fullmatch(name):
         raise Dis2Error(f"[member {number}] name {name!r}: use lower-case letters, digits and _")
-    if weight is not None and not weight > 0:
+    if weight is not None and not 0 < weight < math.inf:
         raise Dis2Error(
-            f"[member {number}] weight = {weight}: it must be above 0; leave the member out otherwise"
+            f"[member {number}] weight = {weight}: it must be above 0 and finite; leave the member out for 0"
         )
     for table in (modalities, classes):
         for key, value in table.items():
             if not isinstance(value, str):
                 raise Dis2Error(f"[member {number}] {key} = {value!r}: a name is wanted")
+    twice = [v for v in modalities.values() if list(modalities.values()).count(v) > 1]
+    if twice:
+        raise Dis2Error(f"[member {number}] modalities: {twice[0]!r} gets two names")
     return MemberRecipe(folder, name, None if weight is None else float(weight), modalities, classes)
 
 
