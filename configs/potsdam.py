@@ -8,6 +8,8 @@
 SGD with restarts every 15 optimiser steps, 2 batches accumulated, rgb missing in 60 % of the batches. Ours
 normalises by the data card, anneals AdamW once, trains both students in every step. Not run yet: no data here.
 
+The published model knows five classes: `dis2 data prepare potsdam --clutter ignore ...` makes them.
+
 Another `--image`, `--height` or `--tile` of the preparation goes with `--config.data.modalities=irrg,dsm` and the like.
 Scores without the sixth class: `dis2 evaluate --exclude clutter`, with eroded boundaries as ISPRS has them.
 """

@@ -347,6 +347,7 @@ def test_faults_are_told_with_file_and_way_out(tmp_path, fault, said):
         ({"clutter": "merge"}, "--clutter merge"),
         ({"stray": "guess"}, "--stray-colors guess"),
         ({"overlap": 48}, "--overlap 48"),
+        ({"tile": 0}, "tile size 0 x 0: both sides must be multiples of 16"),
     ],
 )
 def test_options_are_checked(tmp_path, changes, said):

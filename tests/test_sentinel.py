@@ -195,6 +195,7 @@ def bad_list(root):
         (None, {"s2_bands": ("B02", "B8B")}, "--s2-bands B8B: no such band.*did you mean 'B8A'"),
         (None, {"s2_bands": ("B02", "b2")}, "a band is named twice"),
         (None, {"validation": ("spring",)}, "--validation spring: no such scene"),
+        (None, {"only": ("ROIs9*",)}, r"--only ROIs9\*: no such scene; there are ROIs"),
         (None, {"only": ("*_1", "*_15")}, "the validation split is empty"),
         (None, {"scheme": "all"}, "--scheme all: choose from"),
         (None, {"dem": True}, "--dem: .* holds no heights"),

@@ -75,6 +75,7 @@ def test_tiles_put_together_are_the_scene():
     [
         ({"tile": 40}, "multiples of 16"),
         ({"scene": 100}, "not a multiple of the tile"),
+        ({"scene": 0}, "scene size 0 is not a multiple of the tile"),
         ({"validation_scenes": 0}, "at least 1 training and 1 validation"),
         ({"seed": -1}, "seed -1"),
     ],

@@ -18,7 +18,7 @@ from dis2_jax.data.builders.isprs_labels import LabelRule, Stray, count_strays, 
 from dis2_jax.data.builders.layers import LayeredScene, cut_scene
 from dis2_jax.data.builders.published import Product
 from dis2_jax.data.builders.scene_jobs import Dropped, Job, Noted
-from dis2_jax.data.builders.tiles import DatasetSpec, Tile
+from dis2_jax.data.builders.tiles import DatasetSpec, Tile, check_tile_size
 from dis2_jax.schema import Dis2Error
 
 Height = Literal["ndsm", "dsm"]
@@ -78,6 +78,7 @@ class IsprsOptions:
     align: Align = "georeference"
 
     def __post_init__(self) -> None:
+        check_tile_size((self.tile, self.tile))
         for name, overlap in (("--overlap", self.overlap), ("--test-overlap", self.test_overlap)):
             if not 0 <= overlap < self.tile:
                 raise Dis2Error(

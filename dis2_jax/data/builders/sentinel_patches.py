@@ -45,12 +45,14 @@ def find_patches(source: Path, *, label: str, only: tuple[str, ...] = ()) -> lis
     """
     files = list_published(source)
     found: dict[tuple[str, int], dict[str, PublishedFile]] = {}
+    others: set[str] = set()
     for file in files:
         match = _NAME.fullmatch(file.name)
         if not match:
             continue
         scene = f"{match[1]}_{match[3]}"
         if only and not any(fnmatch.fnmatchcase(scene, p) for p in only):
+            others.add(scene)
             continue
         own = found.setdefault((scene, int(match[4])), {})
         other = own.get(match[2])
@@ -60,6 +62,8 @@ def find_patches(source: Path, *, label: str, only: tuple[str, ...] = ()) -> lis
             own[match[2]] = file
     ordered = sorted(found.items(), key=lambda item: (natural(item[0][0]), item[0][1]))
     patches = [_patch(scene, number, own, label) for (scene, number), own in ordered if label in own]
+    if not patches and others and not found:
+        raise Dis2Error(f"--only {','.join(only)}: no such scene; there are {_some(others)}")
     if not patches:
         raise Dis2Error(_nothing(source, files, label))
     return patches

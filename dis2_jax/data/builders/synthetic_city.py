@@ -28,7 +28,7 @@ class SyntheticCityOptions:
 
     def __post_init__(self) -> None:
         check_tile_size((self.tile, self.tile))
-        if self.scene % self.tile:
+        if self.scene < self.tile or self.scene % self.tile:
             raise Dis2Error(f"scene size {self.scene} is not a multiple of the tile size {self.tile}")
         if self.train_scenes < 1 or self.validation_scenes < 1 or self.test_scenes < 0:
             raise Dis2Error("synthetic_city needs at least 1 training and 1 validation scene")
