@@ -91,6 +91,7 @@ BAD = {
     "infinite": (lambda t: {"ndsm": spoiled(t["ndsm"], np.inf)}, "1 of 3072 values are NaN or infinite"),
     "too large": (lambda t: {"ndsm": spoiled(t["ndsm"], 1e300)}, "1 of 3072 values are NaN or infinite"),
     "text": (lambda t: {"ndsm": np.full((32, 32, 1), "a")}, "an array of numbers is wanted, not <U1"),
+    "no mapping": (lambda t: t["rgb"], "give arrays by modality, {'rgb': ..., 'ndsm': ...}, not ndarray"),
     "no tile": (lambda t: {"rgb": t["rgb"][:0]}, "hold no pixel"),
 }
 

@@ -71,6 +71,9 @@ class Model:
             Dis2Error: a modality set without a branch, sizes that disagree or that the model cannot read, a
                 wrong channel count, or values that are NaN or infinite.
         """
+        if not isinstance(images, Mapping):
+            names = ", ".join(f"{m!r}: ..." for m in self.modalities)
+            raise Dis2Error(f"give arrays by modality, {{{names}}}, not {type(images).__name__}")
         scenario = self.scenario_of(images)
         arrays = {m: self._read(m, images[m]) for m in scenario.available}
         single = self._check_shapes(arrays)
