@@ -24,6 +24,7 @@ import pytest
 from dis2_jax import config_file
 from dis2_jax.cli.main import main
 from dis2_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from dis2_jax.data.stream import TrainStream
 from dis2_jax.evaluation.validate import SplitValidator
 from dis2_jax.schema import DatasetCard, Dis2Error
 from dis2_jax.training import loop
@@ -239,6 +240,27 @@ def test_loss_that_is_not_finite_aborts(
     kept = load_eval_variables(tmp_path, "last")
     assert kept.step == 3
     assert all(np.isfinite(p).all() for p in jax.tree.leaves(kept.variables))
+
+
+def test_steps_before_an_unreadable_tile_are_kept(
+    config: Config, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = TrainStream.__next__
+
+    def spoilt(stream: TrainStream) -> Any:
+        if stream.position == 5:
+            raise Dis2Error("a shard is corrupt")
+        return read(stream)
+
+    workdir = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainStream, "__next__", spoilt)
+        with pytest.raises(Dis2Error, match="a shard is corrupt"):
+            train(config, workdir, validator=FakeValidator())
+    assert load_eval_variables(workdir, "last").step == 5
+    assert train(config, workdir, validator=FakeValidator()) == Outcome(STEPS)
+    jax.tree.map(np.testing.assert_array_equal, final_state(workdir), final_state(reference))
+    assert logged(workdir) == logged(reference)
 
 
 def test_resume_with_another_config_says_what_differs(config: Config, reference: Path) -> None:

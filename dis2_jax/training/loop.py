@@ -244,7 +244,11 @@ class _Run:
         self._late_validation()
         unchecked: tuple[int, Metrics] | None = None
         while self.step < train.steps and not self.stop.reached():
-            metrics = self._advance()
+            try:
+                metrics = self._advance()
+            except Dis2Error:  # a tile that cannot be read
+                self._keep(unchecked)
+                raise
             # One step behind: the device works on this step while the host looks at the one before.
             if unchecked is not None:
                 self._check(*unchecked)
@@ -269,6 +273,17 @@ class _Run:
             self.session.update(step=self.step)
         finished = self.step >= train.steps and not self.cut_short
         return Outcome(self.step, None if finished else self.stop.received)
+
+    def _keep(self, unchecked: tuple[int, Metrics] | None) -> None:
+        """Save the steps before an error, if they are good; of several processes the others do not know of it."""
+        if jax.process_count() > 1 or self.step == self.saved_step:
+            return
+        with contextlib.suppress(Dis2Error):  # the first error is the one to report
+            if unchecked is not None:
+                self._check(*unchecked)
+            self._save()
+            self.checkpoints.wait()
+            self.progress.say(f"step {self.step} is saved")
 
     def _advance(self) -> Metrics:
         """One step. Its scenarios follow from (seed, step) alone."""
