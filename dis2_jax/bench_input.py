@@ -108,7 +108,7 @@ def bench_input(config: Config, *, step_ms: float | None = None, seconds: float 
     source = open_tiles(data.dir, data.train_split, card, kind=data.source)
     numbers = draw_order(source.draws, seed=seed, samples=data.samples_per_epoch).random_map(seeded)
     draws = itertools.cycle(numbers[i] for i in range(min(len(numbers), 4096)))
-    make = train_batch(source, card, data)
+    make = train_batch(source, card, dataclasses.replace(data, workers=0))
     put = functools.partial(put_batch, mesh=mesh)
     stages, tile = _stages(source, make, draws, put, batch=data.batch_size, seconds=seconds)
     bare, bare_cpu = _bare(source, draws, seconds=seconds)

@@ -49,6 +49,10 @@ class Rows(Batch):
     """A batch on its way through the pipeline.
 
     ``skipped``: bytes ``[B]``, what was wrong with the tile that should have stood there; empty: nothing.
+
+    ``tables`` of packed batches: modality -> float32 ``[B, 256, C]``, what the network sees of each of the 256 values.
+    ``image`` then holds such modalities as uint8, and ``label`` is uint8. See ``PackedTrainBatch``.
     """
 
     skipped: np.ndarray
+    tables: NotRequired[dict[str, np.ndarray]]

@@ -20,9 +20,18 @@ def write_input(
     if x.dtype != np.uint8:
         normalize(x if tone is None else tone.apply(x), modality, mode, out=out)
         return
+    look_up(x, byte_table(modality, mode, tone=tone), out)
+
+
+def byte_table(modality: Modality, mode: Normalization, *, tone: Tone | None = None) -> np.ndarray:
+    """Return what the network sees of each value of an 8-bit raster: float32 ``[256, C]``."""
     values = np.repeat(np.arange(256, dtype=np.uint8)[:, None], modality.channels, axis=1)
-    table = normalize(values if tone is None else tone.apply(values), modality, mode)
-    flat = out.shape if modality.channels > 1 else out.shape[:2]
+    return normalize(values if tone is None else tone.apply(values), modality, mode)
+
+
+def look_up(x: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:
+    """Write ``table[x, channel]`` of a raster uint8 ``[h, w, C]`` into ``out``, float32 of that shape."""
+    flat = out.shape if out.shape[-1] > 1 else out.shape[:2]
     found = cv2.LUT(x.reshape(flat), table[None], dst=out.reshape(flat))
     if not np.shares_memory(found, out):  # never seen; OpenCV promises no more than to try
         out[...] = found.reshape(out.shape)

@@ -22,14 +22,18 @@ def normalize(
     _check_channels(x, modality)
     if out is None:
         out = np.empty(x.shape, np.float32)
-    out[...] = x
-    if mode == "card":
-        mean, std = statistics(modality)
-        # Whole rows at a time: numpy takes several times as long over an innermost axis of a few channels.
-        width = out.shape[-2] if out.size and out.ndim > 1 and out.flags.c_contiguous else 1
-        rows = out.reshape(*out.shape[:-2], -1) if width > 1 else out
-        rows -= np.tile(mean, width)
-        rows *= np.tile(np.float32(1) / std, width)
+    if mode == "none":
+        out[...] = x
+        return out
+    mean, std = statistics(modality)
+    # Whole rows at a time: numpy takes several times as long over an innermost axis of a few channels.
+    width = out.shape[-2] if out.size and out.ndim > 1 and out.flags.c_contiguous else 1
+    rows = out.reshape(*out.shape[:-2], -1) if width > 1 else out
+    if x.dtype != np.float32:
+        out[...] = x
+        x = out
+    np.subtract(x.reshape(rows.shape), np.tile(mean, width), out=rows)
+    rows *= np.tile(np.float32(1) / std, width)
     return out
 
 

@@ -25,6 +25,7 @@ from dis2_jax.data.augment import crop_size
 from dis2_jax.data.batch import Batch
 from dis2_jax.data.normalize import statistics
 from dis2_jax.data.opening import open_tiles
+from dis2_jax.data.packed_batch import PackedTrainBatch
 from dis2_jax.data.raw_batch import RawTrainBatch
 from dis2_jax.data.samples import EvalBatch, TrainBatch, seeded
 from dis2_jax.data.skips import SkipCount
@@ -91,8 +92,10 @@ def check_train_data(
 
 
 def train_batch(source: TileSet, card: DatasetCard, data: DataConfig) -> TrainBatch:
-    """Return what makes a batch of draws, as ``data.augment`` wants it."""
-    return (RawTrainBatch if data.augment == "device" else TrainBatch)(source, card, data)
+    """Return what makes a batch of draws, as ``data.augment`` wants it; for ``unpacked``."""
+    if data.augment == "device":
+        return RawTrainBatch(source, card, data)
+    return (PackedTrainBatch if data.workers else TrainBatch)(source, card, data)
 
 
 def draw_order(draws: Sequence[Draws], *, seed: int, samples: int) -> grain.MapDataset:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from dis2_jax.config import DataConfig
 from dis2_jax.data.augment import Geometry, Window, crop_size, draw_geometry
 from dis2_jax.data.batch import Batch, Rows
-from dis2_jax.data.network_input import write_input
+from dis2_jax.data.network_input import byte_table, write_input
 from dis2_jax.data.skips import no_faults, put_fault, read_draw, read_record, without_texts
 from dis2_jax.data.tileset import StoredTile, TileSet
 from dis2_jax.data.tone import Tone, draw_tone
@@ -118,11 +118,17 @@ def whole(card: DatasetCard) -> Augmentation:
     return Augmentation(Window(top=0, left=0, height=card.tile[0], width=card.tile[1]), {})
 
 
-def empty_rows(count: int, card: DatasetCard, *, size: tuple[int, int]) -> Rows:
-    """Return ``count`` padding rows of ``size`` = (height, width)."""
+def empty_rows(
+    count: int, card: DatasetCard, *, size: tuple[int, int], packed: Collection[str] | None = None
+) -> Rows:
+    """Return ``count`` padding rows of ``size`` = (height, width).
+
+    ``packed``: modalities that are left as bytes (see ``PackedTrainBatch``), as labels then are; None: none at all.
+    """
+    dtypes = {m.name: np.uint8 if m.name in (packed or ()) else np.float32 for m in card.modalities}
     return Rows(
-        image={m.name: np.zeros((count, *size, m.channels), np.float32) for m in card.modalities},
-        label=np.full((count, *size), IGNORE, np.int32),
+        image={m.name: np.zeros((count, *size, m.channels), dtypes[m.name]) for m in card.modalities},
+        label=np.full((count, *size), IGNORE, np.int32 if packed is None else np.uint8),
         available=np.zeros((count, len(card.modalities)), bool),
         valid=np.zeros(count, bool),
         index=np.full(count, -1, np.int32),
@@ -146,7 +152,11 @@ def put_tile(
         if there:
             x = geometry.image(tile["image"][m.name])
             tone = augmentation.tones.get(m.name)
-            write_input(x, m, data.normalize, rows["image"][m.name][i], tone=tone)
+            if m.name in rows.get("tables", ()):
+                rows["image"][m.name][i] = x
+                rows["tables"][m.name][i] = byte_table(m, data.normalize, tone=tone)
+            else:
+                write_input(x, m, data.normalize, rows["image"][m.name][i], tone=tone)
     rows["available"][i] = tile["available"]
     rows["valid"][i] = True
     rows["index"][i] = tile["index"]

@@ -15,12 +15,16 @@ from typing import Any
 import grain
 
 from dis2_jax.data.batch import Batch, Rows
-from dis2_jax.data.memory import resident_bytes
+from dis2_jax.data.memory import keep_freed_memory, resident_bytes
+from dis2_jax.data.packed_batch import unpacked
 from dis2_jax.data.skips import SkipCount
 from dis2_jax.schema import Dis2Error
 
 PREFETCH = 4
 """Batches made ahead of the training step, in each reader process."""
+
+SHARED_BYTES = 2**16
+"""Arrays from this size on leave a reader process through shared memory."""
 
 
 class TrainStream(Iterator[Batch]):
@@ -44,6 +48,9 @@ class TrainStream(Iterator[Batch]):
             options = grain.multiprocessing.MultiprocessingOptions(
                 num_workers=workers, per_worker_buffer_size=max(1, PREFETCH // workers)
             )
+            # Small arrays cost more as shared memory (a file each) than in the message.
+            small = grain.experimental.DatasetOptions(min_shm_size=SHARED_BYTES)
+            stream = grain.experimental.WithOptionsIterDataset(stream, small)
             stream = stream.mp_prefetch(options, worker_init_fn=_start_worker)
         self._iterator = iter(stream)
         self._started = False
@@ -61,7 +68,7 @@ class TrainStream(Iterator[Batch]):
                 f"a reader process died ({e}): out of memory, or a script without an "
                 "`if __name__ == '__main__':` guard? data.workers = 0 reads in this process"
             ) from e
-        batch = self._skips.take(rows)
+        batch = self._skips.take(unpacked(rows))
         self.position += 1
         return batch
 
@@ -105,6 +112,7 @@ def _start_worker(worker_index: int, worker_count: int) -> None:
     del worker_index, worker_count
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    keep_freed_memory()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
