@@ -87,11 +87,14 @@ def empty_batch(card: DatasetCard, data: DataConfig, *, tile: tuple[int, int]) -
 
 
 def _batcher(card: DatasetCard, data: DataConfig, tile: tuple[int, int]) -> TrainBatch:
-    """On the device, samples are cut from whole stored tiles; on the host, the step never sees those."""
+    """On the device, samples are cut from whole stored tiles; on the host, the step never sees those.
+
+    No workers: batches that leave reader processes are packed.
+    """
     larger = all(a >= b for a, b in zip(card.tile, tile, strict=True))
     stored = card.tile if data.augment == "device" and larger else tile
     card = dataclasses.replace(card, tile=stored)
-    return train_batch(RandomTiles(card), card, dataclasses.replace(data, crop=tile))
+    return train_batch(RandomTiles(card), card, dataclasses.replace(data, crop=tile, workers=0))
 
 
 def _read(rows: Rows) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def test_impossible_sizes_are_refused(tile, batch, steps, dtype, text):
 
 def test_random_batches_are_those_that_the_step_gets_from_the_pipeline():
     """What the host makes of them, and what the step's own augmentation makes of the tiles as they are stored."""
-    host = DataConfig(rotate_degrees=20.0, scale=(0.8, 1.25))
+    host = DataConfig(rotate_degrees=20.0, scale=(0.8, 1.25), workers=2)
     device = dataclasses.replace(host, augment="device")
     card = dataclasses.replace(
         CARD,
