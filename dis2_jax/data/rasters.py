@@ -156,7 +156,11 @@ class RasterReader:
         try:
             yield
         except gdal_errors() as e:
-            raise Dis2Error(f"{self.path} is damaged or cut off ({first_line(e)}): copy it again") from e
+            if isinstance(self.path, Path):
+                raise Dis2Error(f"{self.path} is damaged or cut off ({first_line(e)}): copy it again") from e
+            raise Dis2Error(
+                f"{self.path} cannot be read ({first_line(e)}): the connection failed, or it is damaged or cut off"
+            ) from e
 
     def colors(self) -> np.ndarray:
         """The palette of a palette image as uint8 ``[256, 3]``; entries it lacks are black."""
@@ -322,9 +326,10 @@ def _open(path: FilePath) -> Any:
         with georeference_optional():
             return rasterio.open(path)
     except (RasterioError, OSError) as e:
-        raise Dis2Error(
-            f"{path} cannot be read as a raster ({first_line(e)}): PNG or GeoTIFF is wanted"
-        ) from e
+        way_out = (
+            "PNG or GeoTIFF is wanted" if local else "check address, credentials and that it is a GeoTIFF"
+        )
+        raise Dis2Error(f"{path} cannot be read as a raster ({first_line(e)}): {way_out}") from e
 
 
 def _info(path: FilePath, dataset: Any) -> RasterInfo:
