@@ -283,12 +283,24 @@ def test_mistakes_are_told_before_anything_is_written(tmp_path):
     refused(r"reference = 'nsdm' \(did you mean 'ndsm'\?\)")
 
 
+def without_samples(path):
+    """Make it an index of before files were sampled."""
+    index = json.loads(path.read_text())
+    for indexed in index["scenes"]:
+        for file in indexed["files"].values():
+            assert len(file.pop("sample")) == 16
+    path.write_text(json.dumps(index))
+
+
 def test_files_that_changed_since_and_unknown_codes(tmp_path):
     folder = write_scenes(tmp_path)
     card = DatasetCard.load(folder)
     label = np.full((72, 100), 2, np.uint8)
     label[5, 7] = 77
     write_raster(tmp_path / "label/b1.tif", label, crs="EPSG:32633", origin=ORIGIN, pixel=1.0)
+    with pytest.raises(Dis2Error, match=r"label/b1\.tif of scene 'b1' is another file"):
+        opened(folder, "validation")[0]  # the same header, one other pixel
+    without_samples(folder / "scene_index.json")
     with pytest.raises(
         Dis2Error, match=r"label/b1\.tif holds codes outside the legend.*77 \(1 pixels\).*record 0 of"
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,15 @@ from dis2_jax.schema import Dis2Error
 
 INDEX_FILE = "scene_index.json"
 _FORMAT = 1
+_PLACES, _PROBE = 16, 4096
 
 
 @dataclasses.dataclass(frozen=True)
 class IndexedFile:
-    """A file as it was when the index was made. ``transform``: (a, b, c, d, e, f), empty where it has none."""
+    """A file as it was when the index was made.
+
+    ``transform``: (a, b, c, d, e, f), empty where it has none. ``sample``: see ``sample_digest``.
+    """
 
     path: str
     height: int
@@ -28,15 +33,33 @@ class IndexedFile:
     bands: int
     dtype: str
     transform: tuple[float, ...] = ()
+    sample: str = ""
 
     @classmethod
     def of(cls, info: RasterInfo, path: str) -> IndexedFile:
-        """Note what a header says."""
-        return cls(path, info.height, info.width, info.bands, info.dtype, info.transform or ())
+        """Note what a header says, and of a file on this machine also what some of its bytes are."""
+        here = isinstance(info.path, Path) and info.path.is_file()
+        sample = sample_digest(Path(info.path)) if here else ""
+        return cls(path, info.height, info.width, info.bands, info.dtype, info.transform or (), sample)
 
     def differs(self, info: RasterInfo) -> bool:
-        """Whether the file is another one by now."""
-        return IndexedFile.of(info, self.path) != self
+        """Whether the file is another one by now. Indexes of earlier versions have no sample to compare."""
+        found = IndexedFile.of(info, self.path)
+        return found != (self if self.sample else dataclasses.replace(self, sample=found.sample))
+
+
+def sample_digest(path: Path) -> str:
+    """Digest of a file's size and of its bytes at 16 even places: not all of it, but cheap each time it is opened.
+
+    In compressed files the header's table of blocks is another one as soon as any block is.
+    """
+    size = path.stat().st_size
+    digest = hashlib.blake2b(str(size).encode(), digest_size=8)
+    with path.open("rb") as f:
+        for i in range(_PLACES):
+            f.seek(max(0, size - _PROBE) * i // (_PLACES - 1))
+            digest.update(f.read(_PROBE))
+    return digest.hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
