@@ -1,6 +1,6 @@
 """One strategy on eight virtual devices, in a process of its own: three steps, and where their state lay.
 
-``python sharding_case.py OUT STRATEGY AXES REMAT DROPOUT BATCH`` writes ``OUT/<name>.npz`` (values), ``.txt``
+``python sharding_case.py OUT STRATEGY AXES REMAT DROPOUT BATCH DTYPE`` writes ``OUT/<name>.npz`` (values), ``.txt``
 (specs) and ``.json`` (collectives and memory).
 """
 
@@ -52,13 +52,30 @@ class Case:
     remat: str = "none"
     dropout: float = 0.1
     batch: int = BATCH
+    dtype: str = "float64"
 
     @property
     def name(self) -> str:
         """File name."""
         remat = "" if self.remat == "none" else self.remat
         batch = "" if self.batch == BATCH else f"batch{self.batch}"
-        return "-".join(filter(None, [self.strategy, *self.axes.replace(":", "").split(","), remat, batch]))
+        dtype = "" if self.dtype == "float64" else self.dtype
+        axes = self.axes.replace(":", "").split(",")
+        return "-".join(filter(None, [self.strategy, *axes, remat, batch, dtype]))
+
+    @property
+    def state_dtype(self) -> str:
+        """Of parameters and all that goes with them."""
+        return "float64" if self.dtype == "float64" else "float32"
+
+    @property
+    def config(self) -> Config:
+        """``CONFIG`` as the case has it."""
+        return dataclasses.replace(
+            CONFIG,
+            sharding=ShardingConfig(self.strategy, axes=self.axes, remat=self.remat),  # type: ignore[arg-type]
+            model=dataclasses.replace(CONFIG.model, dropout=self.dropout, dtype=self.dtype),  # type: ignore[arg-type]
+        )
 
 
 def run_case(out: Path, case: Case) -> None:
@@ -67,7 +84,7 @@ def run_case(out: Path, case: Case) -> None:
         **os.environ,
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(DEVICES),
-        "JAX_ENABLE_X64": "1",
+        "JAX_ENABLE_X64": str(int(case.dtype == "float64")),
         # On a machine with much else to do, a device's thread may reach a collective a minute after the others.
         "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_collective_call_terminate_timeout_seconds=600",
     }
@@ -93,8 +110,8 @@ def batches(size: int) -> list[dict[str, Any]]:
     return found
 
 
-def filled(shapes: Any) -> Any:
-    """Values for a state of these shapes: float64, parameters of the usual size, ones for the second moments."""
+def filled(shapes: Any, dtype: str) -> Any:
+    """Values for a state of these shapes: parameters of the usual size, ones for the second moments."""
     g = np.random.default_rng(1)
 
     def value(path: Any, leaf: Any) -> np.ndarray:
@@ -103,10 +120,10 @@ def filled(shapes: Any) -> Any:
         name = jax.tree_util.keystr(path)
         if path[0].name in ("params", "ema"):
             if "scale" in name:
-                return np.ones(leaf.shape)
+                return np.ones(leaf.shape, dtype)
             fan_in = max(np.prod(leaf.shape[:-1]), 1)
-            return g.standard_normal(leaf.shape) / np.sqrt(fan_in)
-        return np.ones(leaf.shape) if "var" in name else np.zeros(leaf.shape)
+            return (g.standard_normal(leaf.shape) / np.sqrt(fan_in)).astype(dtype)
+        return np.full(leaf.shape, float("var" in name), dtype)
 
     return jax.tree_util.tree_map_with_path(value, shapes)
 
@@ -154,17 +171,13 @@ def main(out: Path, case: Case) -> None:
     from dis2_jax.training.step import make_train_step
 
     assert jax.device_count() == DEVICES
-    sharding: Any = {"strategy": case.strategy, "axes": case.axes, "remat": case.remat}
-    config = Config.from_dict(
-        CONFIG.to_dict()
-        | {"sharding": sharding, "model": {**CONFIG.to_dict()["model"], "dropout": case.dropout}}
-    )
+    config = case.config
     placement = make_placement(config.sharding)
     model = build_model(config.model, CARD, tile=TILE, remat=config.sharding.remat)
     optimizer = make_optimizer(config.optimizer, steps=config.train.steps)
     create = functools.partial(create_state, model, optimizer, seed=0, ema=True, accumulate=True)
     shapes = jax.eval_shape(create)
-    state = jax.device_put(filled(shapes), placement.shardings(shapes))
+    state = jax.device_put(filled(shapes, case.state_dtype), placement.shardings(shapes))
     step: Any = make_train_step(model, optimizer, config, steps_per_epoch=5)
     values: dict[str, Any] = {}
     activations = record_activations()
@@ -246,5 +259,5 @@ def check_initialised_in_parts(shapes: Any, placement: Any, create: Any) -> None
 
 
 if __name__ == "__main__":
-    strategy, axes, remat, dropout, batch = sys.argv[2:]
-    main(Path(sys.argv[1]), Case(strategy, axes, remat, float(dropout), int(batch)))
+    strategy, axes, remat, dropout, batch, dtype = sys.argv[2:]
+    main(Path(sys.argv[1]), Case(strategy, axes, remat, float(dropout), int(batch), dtype))
