@@ -15,16 +15,16 @@ import jax
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
+from dis2_jax.abstract_step import trace_step
 from dis2_jax.config import Config
 from dis2_jax.models.layout import active
 from dis2_jax.random_tiles import random_batch
 from dis2_jax.schema import DatasetCard, Dis2Error, Scenario
 from dis2_jax.sharding.mesh import check_batch_size, put_batch
 from dis2_jax.sharding.placement import Placement, make_placement
-from dis2_jax.training.augment import augment_of
 from dis2_jax.training.optimizer import make_optimizer
 from dis2_jax.training.state import TrainState, build_model, state_maker
-from dis2_jax.training.step import compiled_flops, make_train_step, scenarios_at
+from dis2_jax.training.step import compiled_flops, scenarios_at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ class StepBench:
     dtype: str
     parameters: int
     compile_seconds: float
-    """Tracing, lowering and XLA, without the persistent cache."""
+    """Lowering and XLA, without the persistent cache."""
     steps: int
     step_ms: float
     """Median."""
@@ -102,26 +102,19 @@ def prepare_step(config: Config, card: DatasetCard, *, tile: tuple[int, int], ba
     if config.model.dtype == "float64" and jax.dtypes.canonicalize_dtype(np.float64) != np.float64:
         raise Dis2Error("bench: float64 needs x64: set JAX_ENABLE_X64=1")
     placement = make_placement(config.sharding)
-    mesh = placement.mesh
-    check_batch_size(batch, mesh)
+    check_batch_size(batch, placement.mesh)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=batch))
+    traced, _ = trace_step(config, card, tile=tile, placement=placement)
     model = build_model(config.model, card, tile=tile, remat=config.sharding.remat)
-    optimizer = make_optimizer(config.optimizer, steps=config.train.steps)
-    scenarios = scenarios_at(0, config.train, model.scenarios[1:])
-    create = state_maker(model, optimizer, config)
+    create = state_maker(model, make_optimizer(config.optimizer, steps=config.train.steps), config)
     with active(placement):
         init = jax.jit(create, out_shardings=placement.shardings(jax.eval_shape(create)))
         # Any random parameters will do, and these compile three times as fast as the training's.
         with jax.default_prng_impl("unsafe_rbg"):
             state = init()
-        data = put_batch(random_batch(card, config.data, tile=tile, batch=batch), mesh)
-        step: Any = make_train_step(
-            model,
-            optimizer,
-            config,
-            steps_per_epoch=max(config.train.steps, 1),
-            augment=augment_of(card, config.data),
-        )
-        compiled, seconds = _compile(step, state, data, scenarios)
+    data = put_batch(random_batch(card, config.data, tile=tile, batch=batch), placement.mesh)
+    compiled, seconds = _compile(traced)
+    scenarios = scenarios_at(0, config.train, model.scenarios[1:])
     return Prepared(compiled, state, data, scenarios, placement, seconds)
 
 
@@ -163,11 +156,11 @@ def bench_step(
     )
 
 
-def _compile(step: Any, state: Any, data: Any, scenarios: Any) -> tuple[Any, float]:
+def _compile(traced: Any) -> tuple[Any, float]:
     """Return the compiled step and the seconds it took, past the persistent cache, which would hide them."""
     with _no_persistent_cache():
         start = time.perf_counter()
-        compiled = step.lower(state, data, scenarios).compile()
+        compiled = traced.lower().compile()
         return compiled, time.perf_counter() - start
 
 
