@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from dis2_jax.planning import devices
 from dis2_jax.planning.axes import plan_axes
 from dis2_jax.planning.chips import CHIPS, chip
 from dis2_jax.planning.facts import Exchange, Facts, Memory
@@ -87,6 +88,15 @@ def test_machines_that_are_none(text, message):
 )
 def test_axes_that_suit_many_chips(strategy, machine, tile, axes):
     assert plan_axes(strategy, parse_topology(machine), tile=(tile, tile), classes=6) == axes
+
+
+@pytest.mark.parametrize(
+    ("machine", "bounds"),
+    [("v5e:2x4", (2, 4, 1)), ("v6e:2x4", (2, 4, 1)), ("v5e:4x2", None), ("v5e:2x2", None), ("v5e:4x4", None)],
+)
+def test_a_slice_of_eight_chips_is_one_host_to_the_compiler(machine, bounds):
+    _, options = devices._tpu_name(parse_topology(machine))
+    assert options.get("chips_per_host_bounds") == bounds
 
 
 def test_every_chip_names_its_source_and_every_gpu_its_target():
