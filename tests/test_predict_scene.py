@@ -91,6 +91,35 @@ def test_batches_do_not_change_a_bit_of_a_real_network(network_model, tmp_path):
     np.testing.assert_allclose(p[:8, :19], first[:8, :19], atol=1e-5)  # only the first window sees this part
 
 
+OPTIMISED = """
+import sys
+sys.path.insert(0, {tests!r})
+import jax
+import numpy as np
+from tiny_run import SMALL, filled
+from dis2_jax.inference.engine import Engine
+from dis2_jax.schema import DatasetCard, Scenario
+from dis2_jax.training.state import build_model, init_variables
+network = build_model(SMALL, DatasetCard.load({dataset!r}), tile=(64, 64))
+variables = filled(lambda: init_variables(network, seed=1))
+windows = [{{"ndsm": x}} for x in np.random.default_rng(0).standard_normal((3, 64, 64, 1), np.float32)]
+found = []
+for batch in (1, 3):
+    engine = Engine(network, variables, window=(64, 64), batch=batch, device=jax.devices()[0])
+    parts = [windows[i : i + batch] for i in range(0, 3, batch)]
+    found.append(np.concatenate([engine.finish(engine.start(Scenario(("ndsm",)), p), len(p)) for p in parts]))
+print(np.abs(found[0] - found[1]).max())
+"""
+
+
+def test_one_window_per_call_gives_the_same_bits_too(mini_dataset):
+    """In a process of its own, because XLA fuses here as it does for users and not as in the other tests."""
+    code = OPTIMISED.format(tests=str(Path(__file__).parent), dataset=str(mini_dataset))
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, env=environment)
+    assert ran.stdout.decode().split() == ["0.0"], ran.stderr.decode()
+
+
 def test_panels_and_windows_change_nothing_and_bound_memory(model, tmp_path, monkeypatch):
     files = write_scene(tmp_path, scene_arrays(120, 400))
     held: dict[str, list[int]] = {}

@@ -16,6 +16,8 @@ from dis2_jax.schema import Dis2Error, Scenario
 _BATCH_BYTES = 64 * 2**20
 """Inputs and outputs of a batch by default stay below this."""
 MAX_BATCH = 64
+_LEAST_SLOTS = 2
+"""With one slot XLA sees through the loop over windows and fuses otherwise: other last bits than larger batches."""
 
 
 def pick_device(name: str | None) -> jax.Device:
@@ -65,7 +67,7 @@ class Engine:
         channels = dict(self._network.modalities)
         images = {}
         for m in scenario.available:
-            x = np.zeros((self.batch, *self.window, channels[m]), np.float32)
+            x = np.zeros((max(self.batch, _LEAST_SLOTS), *self.window, channels[m]), np.float32)
             for i, w in enumerate(windows):
                 x[i] = w[m]
             images[m] = x
