@@ -132,6 +132,7 @@ def bad_case(name, tmp_path, files):
     far = write_raster(tmp_path / "far.tif", scene_arrays(90, 150)["ndsm"], crs=CRS, origin=(0, 0))
     cut = tmp_path / "cut.tif"
     cut.write_bytes(files["rgb"].read_bytes()[:200])
+    waves = write_raster(tmp_path / "waves.tif", np.ones((40, 50), np.complex64), crs=CRS, origin=ORIGIN)
     other = write_raster(tmp_path / "other.tif", scene_arrays(80, 150)["ndsm"])
     rgb_bare = write_raster(tmp_path / "rgb_bare.tif", scene_arrays()["rgb"])
     rgb, ndsm = f"rgb={files['rgb']}", f"ndsm={files['ndsm']}"
@@ -147,14 +148,22 @@ def bad_case(name, tmp_path, files):
             "neither has a coordinate reference system",
         ),
         "disjoint": ([rgb, "--modality", f"ndsm={far}", *out], "do not overlap"),
-        "band count": ([f"rgb={files['ndsm']}", *out], "has 1 bands but rgb has 3 channels (red,green,blue)"),
+        "band count": (
+            [f"rgb={files['ndsm']}", *out],
+            "has 1 bands but rgb has 3 channels (red,green,blue): give a file that has them, or leave rgb out",
+        ),
+        "too many bands": (
+            [f"ndsm={files['rgb']}", *out],
+            "has 3 bands but ndsm has 1 channels: choose 1 with --bands ndsm=1",
+        ),
+        "complex": ([f"ndsm={waves}", *out], "waves.tif holds complex numbers (complex64): store amplitude"),
         "missing band": ([rgb, "--bands", "rgb=1,2,4", *out], "has 3 bands, no band 4"),
         "too few bands": ([rgb, "--bands", "rgb=1,2", *out], "--bands rgb names 2 bands but rgb has 3 channels"),
         "bands of nothing": ([rgb, "--bands", "ndsm=1", *out], "no --modality ndsm is given"),
         "no numbers": ([rgb, "--bands", "rgb=r,g,b", *out], "write band numbers from 1"),
         "nodata": ([rgb, "--nodata", "rgb=black", *out], "'black' is not a number"),
         "reference": ([rgb, "--reference", "ndsm", *out], "--reference ndsm: it is not among rgb"),
-        "window": ([rgb, "--window", "40", *out], "both sides must be multiples of 16"),
+        "window": ([rgb, "--window", "40", *out], "--window of 40 x 40 pixels: both sides must be multiples of 16"),
         "window text": ([rgb, "--window", "x", *out], "--window 'x': write pixels"),
         "overlap": ([rgb, "--overlap", "32", *out], "overlap of 32 pixels"),
         "batch": ([rgb, "--batch", "0", *out], "--batch 0: it must be at least 1"),
@@ -175,7 +184,8 @@ def bad_case(name, tmp_path, files):
 
 BAD = [
     "unknown modality", "twice", "no equals", "missing file", "cut off header", "no crs beside one",
-    "no crs, two sizes", "disjoint", "band count", "missing band", "too few bands", "bands of nothing",
+    "no crs, two sizes", "disjoint", "band count", "too many bands",
+    "complex", "missing band", "too few bands", "bands of nothing",
     "no numbers", "nodata", "reference", "window", "window text", "overlap", "batch", "share", "device",
     "device for a folder", "no tif",
     "over an input", "folder", "vector format", "simplify nothing", "twice written", "no pattern match",

@@ -113,13 +113,13 @@ def test_nan_and_inf_are_located_unless_masked(value):
     ],
 )
 def test_stored_dtypes(source, stored):
-    assert stored_dtype(source) == stored
+    assert stored_dtype(source, "f") == stored
     assert to_stored(np.ones((2, 2, 1), source), stored, "f").dtype == stored
 
 
 def test_numbers_that_float32_cannot_keep_are_refused():
-    with pytest.raises(Dis2Error, match="complex"):
-        stored_dtype("complex64")
+    with pytest.raises(Dis2Error, match=r"f\.tif holds complex numbers"):
+        stored_dtype("complex64", "f.tif")
     with pytest.raises(Dis2Error, match="integers beyond"):
         to_stored(np.array([[[2**24 + 1]]], np.int64), "float32", "f")
     with pytest.raises(Dis2Error, match="too large for float32"):

@@ -243,15 +243,15 @@ def check_finite(
         )
 
 
-def stored_dtype(dtype: str | np.dtype) -> str:
+def stored_dtype(dtype: str | np.dtype, path: str | Path) -> str:
     """Return the dtype that a source dtype is stored in: uint8, int16 and uint16 stay, others become float32.
 
-    Raises ``Dis2Error`` for complex numbers.
+    Raises ``Dis2Error`` that names ``path`` for complex numbers.
     """
     d = np.dtype(dtype)
     if d.kind == "c":
         raise Dis2Error(
-            f"rasters of {d} are complex: store amplitude, or real and imaginary part as two bands"
+            f"{path} holds complex numbers ({d}): store amplitude, or real and imaginary part as two bands"
         )
     if d.name in ("uint8", "int16", "uint16"):
         return d.name

@@ -200,13 +200,13 @@ def run_rows(
     }
 
 
-def check_size(model: DIS2, size: tuple[int, int]) -> None:
+def check_size(model: DIS2, size: tuple[int, int], *, what: str = "tile") -> None:
     """Refuse a tile (height, width) that the model cannot read; ``Dis2Error`` says which it can."""
     if any(side < 16 or side % 16 for side in size):
-        raise Dis2Error(f"tile of {size[0]} x {size[1]} pixels: both sides must be multiples of 16")
+        raise Dis2Error(f"{what} of {size[0]} x {size[1]} pixels: both sides must be multiples of 16")
     if model.position == "table" and size != model.tile:
         raise Dis2Error(
-            f"tile of {size[0]} x {size[1]} pixels: this model's position tables tie it to"
+            f"{what} of {size[0]} x {size[1]} pixels: this model's position tables tie it to"
             f" {model.tile[0]} x {model.tile[1]}; cut tiles to that, or train with model.position = 'sincos'"
         )
 

@@ -155,15 +155,18 @@ def _chosen_bands(modality: Modality, file: ModalityFile, notes: list[str]) -> t
         info, alpha = reader.info, reader.alpha
     if info.palette:
         raise Dis2Error(f"{path} is a palette image: convert it to grey or RGB (gdal_translate -expand rgb)")
-    stored_dtype(info.dtype)  # refuses complex numbers
+    stored_dtype(info.dtype, path)  # refuses complex numbers
     bands = file.bands or bands_of(modality, info, alpha=alpha)
     if len(bands) != modality.channels:
         given = f"--bands {name} names {len(file.bands)}" if file.bands else f"{path} has {info.bands}"
         example = ",".join(str(b + 1) for b in range(modality.channels))
+        way_out = f"choose {modality.channels} with --bands {name}={example}"
+        if info.bands < modality.channels:
+            way_out = f"give a file that has them, or leave {name} out"
         raise Dis2Error(
             f"{given} bands but {name} has {modality.channels} channels"
             f"{f' ({chr(44).join(modality.bands)})' if modality.bands else ''}:"
-            f" choose {modality.channels} with --bands {name}={example}"
+            f" {way_out}"
         )
     if not file.bands and bands != tuple(range(1, info.bands + 1)):
         notes.append(f"{name}: bands {','.join(map(str, bands))} of {path}")

@@ -107,7 +107,7 @@ def predict_scene(
     _check_outputs(files, paths)
     beside.check(paths)
     window = options.window or model.network.tile
-    check_size(model.network, window)
+    check_size(model.network, window, what="--window")
     cache = rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES)
     with cache, open_scene(files, model.card, reference=options.reference) as scene:
         if "vector" in paths:

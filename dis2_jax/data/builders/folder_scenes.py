@@ -229,7 +229,8 @@ def stored_format(card: FolderCard, m: FolderModality, scenes: Iterable[FolderSc
         raise Dis2Error(f"{card.path}: {m.name} has {channels} bands but {len(m.band_names)} band_names")
     if m.rescaled:
         return "float32", channels
-    return stored_dtype(np.result_type(*(stored_dtype(i.dtype) for i in infos))), channels
+    common = np.result_type(*(stored_dtype(i.dtype, i.path) for i in infos))
+    return stored_dtype(common, infos[0].path), channels
 
 
 def split_parts(
