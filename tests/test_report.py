@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.resources
 import json
 import os
 import re
@@ -318,6 +319,22 @@ def browse(page, tmp_path, *flags):
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
+def measured(text, what, tmp_path, *, width):
+    """Numbers that a JavaScript expression gives in a page shown ``width`` pixels wide."""
+    probe = f"<script>document.title = {what}.join(' ')</script></body>"
+    frame = tmp_path / "frame.html"
+    frame.write_text(
+        f'<!doctype html><iframe id="f" style="border:0;width:{width}px;height:800px" srcdoc="'
+        + text.replace("</body>", probe).replace("&", "&amp;").replace('"', "&quot;")
+        + '"></iframe><script>document.getElementById("f").onload = () => {'
+        "document.title = document.getElementById('f').contentDocument.title }</script>"
+    )
+    document, _ = browse(frame, tmp_path, "--virtual-time-budget=5000")
+    seen = re.search(r"<title>([\d ]+)</title>", document)
+    assert seen, document[:300]
+    return [int(n) for n in seen[1].split()]
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 def test_a_browser_has_nothing_to_complain_about(whole, tmp_path):
     _, built, text = whole
@@ -331,16 +348,27 @@ def test_a_browser_has_nothing_to_complain_about(whole, tmp_path):
     assert document.rstrip().endswith("</html>")
 
     # The page holds no script; this one measures a copy of it on a narrow screen.
-    probe = "<script>document.title = `${innerWidth} ${document.documentElement.scrollWidth}`</script></body>"
-    copy = tmp_path / "copy.html"
-    copy.write_text(
-        '<!doctype html><iframe id="f" style="border:0;width:360px;height:800px" srcdoc="'
-        + text.replace("</body>", probe).replace("&", "&amp;").replace('"', "&quot;")
-        + '"></iframe><script>document.getElementById("f").onload = () => {'
-        "document.title = document.getElementById('f').contentDocument.title }</script>"
+    inner, whole_width = measured(
+        text, "[innerWidth, document.documentElement.scrollWidth]", tmp_path, width=360
     )
-    document, _ = browse(copy, tmp_path, "--virtual-time-budget=5000")
-    seen = re.search(r"<title>(\d+) (\d+)</title>", document)
-    assert seen, document[:300]
-    assert int(seen[1]) == 360
-    assert int(seen[2]) <= 360, "the page is wider than a phone"
+    assert inner == 360
+    assert whole_width <= 360, "the page is wider than a phone"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+@pytest.mark.parametrize("width", [360, 500, 570])
+def test_pictures_fill_their_rows_on_narrow_screens(tmp_path, width):
+    """Three maps beside each other, four pictures of attention: as many as fit in whole rows."""
+    css = (importlib.resources.files("dis2_jax.evaluation.report") / "templates/style.css").read_text()
+
+    def row(kind, count):
+        return (
+            f'<div class="{kind}"><h4>x</h4><div class="pictures">{"<figure>x</figure>" * count}</div></div>'
+        )
+
+    tile = f'<div class="tile"><div class="rows">{row("row", 3)}{row("row small-row", 4)}</div></div>'
+    page = f"<!doctype html><html><head><style>{css}</style></head><body>{tile}</body></html>"
+    tops = "[...document.querySelectorAll('figure')].map(f => Math.round(f.getBoundingClientRect().top))"
+    found = measured(page, tops, tmp_path, width=width)
+    assert found[:3] == found[:1] * 3
+    assert found[3:] == found[3:4] * 4
