@@ -323,6 +323,23 @@ def test_polygons_follow_the_pixels_and_are_the_same_again(fake, tmp_path, suffi
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
+@pytest.mark.parametrize("left", ["whole", "torn", "journal"])
+@pytest.mark.parametrize("suffix", [".gpkg", ".fgb", ".geojson"])
+def test_polygons_that_a_killed_run_left_are_written_anew(fake, tmp_path, suffix, left):
+    """GDAL writes into a GeoPackage that is there, and SQLite applies a journal that lies beside it."""
+    pytest.importorskip("pyogrio")
+    files = write_scene(tmp_path, scene_arrays(60, 80))
+    assert predict(*given(files), "--out", tmp_path / "map.tif") == 0
+    first, again = tmp_path / f"first{suffix}", tmp_path / f"again{suffix}"
+    vector.write_polygons(tmp_path / "map.tif", fake.card.legend, first)
+    if left != "journal":
+        again.write_bytes(first.read_bytes()[: None if left == "whole" else 5000])
+    again.with_name(f"{again.name}-journal").write_bytes(bytes(512))
+    vector.write_polygons(tmp_path / "map.tif", fake.card.legend, again)
+    assert again.read_bytes() == first.read_bytes()
+    assert not again.with_name(f"{again.name}-journal").exists()
+
+
 def test_areas_in_degrees_and_feet(fake, tmp_path):
     pyogrio = pytest.importorskip("pyogrio")
     pytest.importorskip("shapely")

@@ -94,6 +94,8 @@ def write_polygons(
     import shapely
     from pyogrio.errors import DataLayerError, DataSourceError
 
+    for end in ("", "-journal", "-wal", "-shm"):  # GDAL and SQLite would go on with what a killed run left
+        target.with_name(target.name + end).unlink(missing_ok=True)
     info = raster_info(class_map)
     traced = list(_traced(class_map))
     outlines = _in_pixels(np.array([shapely.geometry.shape(g) for g, _ in traced], dtype=object), info)
