@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import dataclasses
 import importlib.resources
+import io
 import json
 import os
 import re
@@ -17,6 +20,7 @@ from test_robustness_results import degraded, diagnostics
 from tiny_run import make_run
 
 from dis2_jax.cli.main import main
+from dis2_jax.evaluation.pictures.palette import readable
 from dis2_jax.evaluation.report import inputs as report_inputs
 from dis2_jax.evaluation.report.build import ReportOptions, build_report
 from dis2_jax.evaluation.report.drawing.style import printable
@@ -272,7 +276,12 @@ def test_places_that_cannot_be(tmp_path, capsys):
 def test_command_from_a_checkpoint_to_a_page(mini_dataset, mini_card, tmp_path, capsys):
     """Evaluates, shows tiles with maps and attention; a second time the evaluation is reused."""
     workdir = tmp_path / "run"
-    make_run(workdir, card=mini_card, dataset=mini_dataset, step=STEP, eval_batch_size=2, panels=0)
+    alike = ((255, 255, 255), (0, 255, 255), (0, 0, 255))  # the first two are 8 apart in protanopia
+    legend = dataclasses.replace(mini_card.legend, colors=alike)
+    card = dataclasses.replace(mini_card, legend=legend)
+    dataset = shutil.copytree(mini_dataset, tmp_path / "data")
+    (dataset / "dataset_card.json").write_text(card.to_json())
+    make_run(workdir, card=card, dataset=dataset, step=STEP, eval_batch_size=2, panels=0)
     assert main(["report", "--workdir", str(workdir), "--tiles", "1"]) == 0
     out, err = capsys.readouterr()
     assert "evaluation.json is not there; evaluating step 12 on test" in err
@@ -286,6 +295,12 @@ def test_command_from_a_checkpoint_to_a_page(mini_dataset, mini_card, tmp_path, 
     assert sum(a.startswith("Map, ") for a in alts) == 9
     assert sum(a.startswith("Attention of class") for a in alts) == 3 * 3 * 3
     assert (workdir / "report_figures" / "tile-best-1.png").is_file()
+    allowed = {*readable(legend).colors}
+    assert (0, 255, 255) not in allowed
+    pictures = [a["src"] for t, a in page.elements if t == "img" and a["alt"].startswith("Map, ")]
+    for source in pictures:
+        picture = Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))).convert("RGB")
+        assert {color for _, color in picture.getcolors(2**20)} <= allowed
 
     assert main(["report", "--workdir", str(workdir), "--tiles", "0"]) == 0
     assert "reused" in capsys.readouterr().err

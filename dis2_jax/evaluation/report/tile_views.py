@@ -14,6 +14,7 @@ import numpy as np
 
 from dis2_jax.data.normalize import denormalize
 from dis2_jax.data.pipeline import load_batch
+from dis2_jax.evaluation.pictures.palette import readable
 from dis2_jax.evaluation.report.pick import Picked
 from dis2_jax.evaluation.run import matching_card
 from dis2_jax.models.dis2 import DIS2
@@ -28,7 +29,7 @@ class TileView:
     ``images``: modality -> float32 ``[H, W, C]`` in physical units, without those that the tile lacks;
     ``reference`` int32 ``[H, W]``, 255 ignored; ``predictions``: scenario -> int32 ``[H, W]``; ``attention``:
     scenario -> float32 ``[K, H/16, W/16]``, each class sums to 1. Scenarios whose modalities the tile lacks
-    are in neither.
+    are in neither. The legend of ``card`` is one for readers: see ``readable``.
     """
 
     picked: Picked
@@ -52,6 +53,7 @@ def view_tiles(
     """
     run = load_eval_variables(workdir, checkpoint)
     card, _ = matching_card(run.config.data.dir, run.card)
+    shown = dataclasses.replace(card, legend=readable(card.legend))
     records = [p.record for p in picked]
     batch = load_batch(run.config.data.dir, card, run.config.data, split=split, indices=records)
     answers = {
@@ -68,7 +70,7 @@ def view_tiles(
         views.append(
             TileView(
                 picked=p,
-                card=card,
+                card=shown,
                 images={
                     m.name: denormalize(batch["image"][m.name][i], m, run.config.data.normalize)
                     for m in card.modalities

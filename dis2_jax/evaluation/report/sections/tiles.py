@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from dis2_jax.evaluation.pictures.palette import readable
 from dis2_jax.evaluation.report.blocks import Block, LegendBlock, MissingBlock, NoteBlock, Section, TileBlock
 from dis2_jax.evaluation.report.drawing.render import render
 from dis2_jax.evaluation.report.drawing.sheet import draw_sheet
@@ -18,6 +19,8 @@ _ATTENTION = (
     "Class attention is where the query of a class looks in the coarsest map (stride 16): yellow most, each picture"
     " scaled to its own maximum."
 )
+
+_RECOLORED = "Colours of the dataset that colour-blind readers would confuse are replaced by others here."
 
 
 def tiles(inputs: Inputs, *, count: int) -> Section:
@@ -37,9 +40,11 @@ def _blocks(inputs: Inputs, count: int) -> list[Block]:
         views = view_tiles(inputs.workdir, picked, split=inputs.split, checkpoint=inputs.checkpoint)
     except Dis2Error as e:
         return [MissingBlock(f"The tiles cannot be shown: {e}.")]
-    legend = inputs.card.legend
+    legend = readable(inputs.card.legend)
     colors = tuple("#{:02x}{:02x}{:02x}".format(*c) for c in legend.colors)
     blocks: list[Block] = [LegendBlock(tuple(zip(legend.names, colors, strict=True)))]
+    if legend.colors != inputs.card.legend.colors:
+        blocks.append(NoteBlock(_RECOLORED))
     number: dict[str, int] = {}
     for view in views:
         group = view.picked.group
