@@ -1,4 +1,4 @@
-"""What leaves reader processes as bytes, and the memory that they keep."""
+"""Batches in the memory that they get: written in full, left as bytes by reader processes, kept for the next tile."""
 
 import dataclasses
 import subprocess
@@ -9,8 +9,9 @@ import pytest
 
 from dis2_jax.config import DataConfig
 from dis2_jax.data.packed_batch import PackedTrainBatch, unpacked
+from dis2_jax.data.raw_batch import RawTrainBatch
 from dis2_jax.data.resample import Positions, nearest
-from dis2_jax.data.samples import Draw, TrainBatch
+from dis2_jax.data.samples import Draw, EvalBatch, TrainBatch
 from dis2_jax.data.tileset import Draws, StoredTile
 from dis2_jax.schema import IGNORE, ClassLegend, DatasetCard, Modality
 
@@ -32,6 +33,12 @@ class Tiles:
 
     dtypes = {"rgb": np.dtype("uint8"), "mask": np.dtype("uint8"), "ndsm": np.dtype("float32")}  # noqa: RUF012
     draws = (Draws(4),)
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return self.draw(index, None)
 
     def draw(self, number, rng):
         g = np.random.default_rng(number)
@@ -66,6 +73,24 @@ def test_a_packed_batch_holds_the_very_numbers(free, normalize):
         assert found[key].dtype == whole[key].dtype
         np.testing.assert_array_equal(found[key], whole[key])
     assert unpacked(whole) is whole
+
+
+@pytest.mark.parametrize("kind", [TrainBatch, PackedTrainBatch, RawTrainBatch, EvalBatch])
+def test_nothing_of_what_was_in_the_memory_before_is_left(kind, monkeypatch):
+    """Absent modalities, tiles without any and padding rows are written, too."""
+    plain = np.empty
+    numbers = range(6) if kind is EvalBatch else [Draw(number, seed=number) for number in range(4)]
+
+    def rows(dirt):
+        def empty(*args, **options):
+            x = plain(*args, **options)
+            x.fill(dirt)
+            return x
+
+        monkeypatch.setattr(np, "empty", empty)
+        return kind(Tiles(), CARD, DataConfig(crop=(32, 16), photometric=0.1))(numbers)
+
+    np.testing.assert_equal(rows(0), rows(77))
 
 
 @pytest.mark.parametrize("height", [1, 64, 150])

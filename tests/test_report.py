@@ -25,6 +25,7 @@ from dis2_jax.evaluation.report import inputs as report_inputs
 from dis2_jax.evaluation.report.build import ReportOptions, build_report
 from dis2_jax.evaluation.report.drawing.style import printable
 from dis2_jax.evaluation.results import Evaluation
+from dis2_jax.evaluation.run import Report
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -208,6 +209,7 @@ def test_evaluates_unless_it_is_of_the_same_checkpoint(tmp_path, monkeypatch, wh
     def evaluate(folder, options, *, on_batch):
         asked.append((options.split, options.checkpoint))
         path.write_text(good)
+        return Report(evaluation, (path,))
 
     monkeypatch.setattr(report_inputs, "evaluate_workdir", evaluate)
     report_inputs.read_inputs(workdir, say=said.append)
@@ -305,6 +307,13 @@ def test_command_from_a_checkpoint_to_a_page(mini_dataset, mini_card, tmp_path, 
     assert main(["report", "--workdir", str(workdir), "--tiles", "0"]) == 0
     assert "reused" in capsys.readouterr().err
     assert not (workdir / "report_figures" / "tile-best-1.png").exists()
+
+    (dataset / "dataset_card.json").write_text(mini_card.to_json())  # other colours since
+    (workdir / "evaluation" / "evaluation.json").unlink()
+    assert main(["report", "--workdir", str(workdir), "--tiles", "0"]) == 0
+    other = workdir / "evaluation" / "evaluation-data.json"
+    assert Evaluation.load(other).scenarios == found.scenarios
+    assert f"into {other}" in (workdir / "report.html").read_text()
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

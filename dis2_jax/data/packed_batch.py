@@ -22,7 +22,7 @@ class PackedTrainBatch(TrainBatch):
     """Draws -> ``Rows`` with ``tables``, for ``unpacked``."""
 
     def empty(self, count: int) -> Rows:
-        """Return a batch of padding rows."""
+        """Return rows for ``put``."""
         size = crop_size(self.data, self.card.tile)
         small = [m for m in self.card.modalities if self.source.dtypes[m.name] == np.uint8]
         rows = empty_rows(count, self.card, size=size, packed=[m.name for m in small])

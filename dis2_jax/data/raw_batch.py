@@ -29,13 +29,13 @@ class RawTrainBatch(TrainBatch):
     """Draws -> a batch as ``Batch`` describes it for ``data.augment = 'device'``."""
 
     def empty(self, count: int) -> Rows:
-        """Return a batch of padding rows."""
+        """Return rows for ``put``."""
         tile, dtypes = self.card.tile, self.source.dtypes
         return Rows(
             image={
-                m.name: np.zeros((count, *tile, m.channels), dtypes[m.name]) for m in self.card.modalities
+                m.name: np.empty((count, *tile, m.channels), dtypes[m.name]) for m in self.card.modalities
             },
-            label=np.full((count, *tile), IGNORE, np.uint8),
+            label=np.empty((count, *tile), np.uint8),
             available=np.zeros((count, len(self.card.modalities)), bool),
             valid=np.zeros(count, bool),
             index=np.full(count, -1, np.int32),
@@ -44,13 +44,11 @@ class RawTrainBatch(TrainBatch):
         )
 
     def put(self, rows: Rows, i: int, tile: StoredTile, rng: np.random.Generator) -> None:
-        """Make row ``i`` a sample of ``tile``. Filler of absent modalities is not copied."""
+        """Make row ``i`` of new rows a sample of ``tile``. Filler of absent modalities is not copied."""
         drawn = draw_augmentation(tile, self.card, self.data, rng)
-        if tile["available"].any():
-            rows["label"][i] = tile["label"]
+        rows["label"][i] = tile["label"] if tile["available"].any() else IGNORE
         for m, there in zip(self.card.modalities, tile["available"], strict=True):
-            if there:
-                rows["image"][m.name][i] = tile["image"][m.name]
+            rows["image"][m.name][i] = tile["image"][m.name] if there else 0
         rows["available"][i] = tile["available"]
         rows["valid"][i] = True
         rows["index"][i] = tile["index"]

@@ -70,7 +70,7 @@ class TrainBatch:
         return rows
 
     def empty(self, count: int) -> Rows:
-        """Return a batch of padding rows."""
+        """Return rows for ``put``."""
         return empty_rows(count, self.card, size=crop_size(self.data, self.card.tile))
 
     def put(self, rows: Rows, i: int, tile: StoredTile, rng: np.random.Generator) -> None:
@@ -95,12 +95,14 @@ class EvalBatch:
         """Return the rows in the order of the numbers."""
         rows = empty_rows(len(numbers), self.card, size=self.card.tile)
         for i, row in enumerate(numbers):
-            if row >= len(self.source):
-                continue
-            record = int(row) if self.order is None else self.order[row]
-            tile, fault = read_record(self.source, record, self.data)
-            put_fault(rows, i, fault)
-            if tile is not None:
+            tile = None
+            if row < len(self.source):
+                record = int(row) if self.order is None else self.order[row]
+                tile, fault = read_record(self.source, record, self.data)
+                put_fault(rows, i, fault)
+            if tile is None:
+                pad_row(rows, i)
+            else:
                 put_tile(rows, i, tile, self.card, self.data, whole(self.card))
         return rows
 
@@ -110,6 +112,8 @@ def stack_tiles(tiles: Sequence[StoredTile], card: DatasetCard, data: DataConfig
     rows = empty_rows(size, card, size=card.tile)
     for i, tile in enumerate(tiles):
         put_tile(rows, i, tile, card, data, whole(card))
+    for i in range(len(tiles), size):
+        pad_row(rows, i)
     return without_texts(rows)
 
 
@@ -121,19 +125,26 @@ def whole(card: DatasetCard) -> Augmentation:
 def empty_rows(
     count: int, card: DatasetCard, *, size: tuple[int, int], packed: Collection[str] | None = None
 ) -> Rows:
-    """Return ``count`` padding rows of ``size`` = (height, width).
+    """Return ``count`` rows of ``size`` = (height, width), each to be filled by ``put_tile`` or ``pad_row``.
 
     ``packed``: modalities that are left as bytes (see ``PackedTrainBatch``), as labels then are; None: none at all.
     """
     dtypes = {m.name: np.uint8 if m.name in (packed or ()) else np.float32 for m in card.modalities}
     return Rows(
-        image={m.name: np.zeros((count, *size, m.channels), dtypes[m.name]) for m in card.modalities},
-        label=np.full((count, *size), IGNORE, np.int32 if packed is None else np.uint8),
+        image={m.name: np.empty((count, *size, m.channels), dtypes[m.name]) for m in card.modalities},
+        label=np.empty((count, *size), np.int32 if packed is None else np.uint8),
         available=np.zeros((count, len(card.modalities)), bool),
         valid=np.zeros(count, bool),
         index=np.full(count, -1, np.int32),
         skipped=no_faults(count),
     )
+
+
+def pad_row(rows: Rows, i: int) -> None:
+    """Make row ``i`` of new rows a padding row: see ``Batch``."""
+    rows["label"][i] = IGNORE
+    for image in rows["image"].values():
+        image[i] = 0
 
 
 def put_tile(
@@ -144,19 +155,21 @@ def put_tile(
     data: DataConfig,
     augmentation: Augmentation,
 ) -> None:
-    """Make padding row ``i`` a sample of ``tile``. Filler of absent modalities is never looked at."""
+    """Make row ``i`` of new rows a sample of ``tile``. Filler of absent modalities is never looked at."""
     geometry = augmentation.geometry
-    if tile["available"].any():
-        rows["label"][i] = geometry.label(tile["label"])
+    rows["label"][i] = geometry.label(tile["label"]) if tile["available"].any() else IGNORE
     for m, there in zip(card.modalities, tile["available"], strict=True):
-        if there:
-            x = geometry.image(tile["image"][m.name])
-            tone = augmentation.tones.get(m.name)
-            if m.name in rows.get("tables", ()):
-                rows["image"][m.name][i] = x
-                rows["tables"][m.name][i] = byte_table(m, data.normalize, tone=tone)
-            else:
-                write_input(x, m, data.normalize, rows["image"][m.name][i], tone=tone)
+        row = rows["image"][m.name][i]
+        if not there:
+            row[...] = 0
+            continue
+        x = geometry.image(tile["image"][m.name])
+        tone = augmentation.tones.get(m.name)
+        if m.name in rows.get("tables", ()):
+            row[...] = x
+            rows["tables"][m.name][i] = byte_table(m, data.normalize, tone=tone)
+        else:
+            write_input(x, m, data.normalize, row, tone=tone)
     rows["available"][i] = tile["available"]
     rows["valid"][i] = True
     rows["index"][i] = tile["index"]

@@ -75,7 +75,7 @@ class TileSource:
         skipped = {n: tfds.decode.SkipDecoding() for n in self._skipped}
         record = self._decode(index, data, {"image": skipped} if skipped else None)
         label = record["label"]
-        if ((label >= len(self.card.legend)) & (label != IGNORE)).any():
+        if (label + np.uint8(1)).max() > len(self.card.legend):  # IGNORE, 255, becomes 0
             shard, row = self._locate(index)
             raise Dis2Error(
                 f"{self._paths[shard]}: the label of record {row} holds {int(label[label != IGNORE].max())}, "

@@ -105,7 +105,10 @@ def read_inputs(
         say(origin)
     else:
         say(f"{stale}; evaluating step {step} on {chosen} ...")
-        evaluate_workdir(folder, Options(split=chosen, checkpoint=checkpoint), on_batch=on_batch)
+        made = evaluate_workdir(folder, Options(split=chosen, checkpoint=checkpoint), on_batch=on_batch)
+        # Of another name where the dataset's card has changed since the training.
+        path = next(p for p in made.paths if p.suffix == ".json")
+        ending = path.stem.removeprefix("evaluation")
         origin = f"evaluated for this report into {path} (step {step})"
     evaluation = Evaluation.load(path)
     results = folder / FOLDER
