@@ -54,6 +54,14 @@ class SourceFormat:
         return (self.scale, self.offset) != (1.0, 0.0)
 
 
+def check_modality_name(name: str) -> None:
+    """Raise ``Dis2Error`` for a name that cannot become part of a parameter's or a scenario's."""
+    if not _NAME.fullmatch(name):
+        raise Dis2Error(f"modality name {name!r}: use lower-case letters, digits and _ (no +)")
+    if "_to_" in f"_{name}_":
+        raise Dis2Error(f"modality name {name!r}: 'to' is kept for naming compensation encoders")
+
+
 @dataclasses.dataclass(frozen=True)
 class Modality:
     """One sensor product: ``channels`` bands on the tile's grid.
@@ -74,10 +82,7 @@ class Modality:
     """What the data's owners call it, such as ``Sentinel-1 GRD, radiometrically terrain-corrected``."""
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
-            raise Dis2Error(f"modality name {self.name!r}: use lower-case letters, digits and _ (no +)")
-        if "_to_" in f"_{self.name}_":
-            raise Dis2Error(f"modality name {self.name!r}: 'to' is kept for naming compensation encoders")
+        check_modality_name(self.name)
         if self.kind not in get_args(ModalityKind):
             raise Dis2Error(
                 f"modality {self.name!r}: kind {self.kind!r}{nearest(self.kind, get_args(ModalityKind))} is not one of "

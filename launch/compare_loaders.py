@@ -2,7 +2,7 @@
 
 Developers only. Make a dataset and a throw-away environment for the other side, then run this in ours:
 
-    dis2 data prepare synthetic_city --scene 1024 --tile 512 --train-scenes 16 --test-scenes 0 --out /tmp/city512
+    dis2 data prepare synthetic_city --scene 1024 --tile 512 --train-scenes 80 --test-scenes 0 --out /tmp/city512
     python3 -m venv /tmp/torch && /tmp/torch/bin/pip install torch==2.13.0 albumentations==2.0.8 zstandard \
         array_record tensorflow-datasets psutil
     python launch/compare_loaders.py /tmp/city512 --torch-python /tmp/torch/bin/python
@@ -30,7 +30,7 @@ def run(command: list[str], out: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Alternate the two and print medians."""
+    """Alternate the sides and print medians."""
     parser = argparse.ArgumentParser()
     parser.add_argument("dataset")
     parser.add_argument("--torch-python", required=True)
@@ -39,11 +39,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=8.0)
     a = parser.parse_args()
-    values = [f"dir={a.dataset}", f"workers={a.workers}", f"crop={a.crop},{a.crop}", *AUGMENT]
+    values = [f"dir={a.dataset}", f"crop={a.crop},{a.crop}", *AUGMENT]
     ours = ["dis2", "bench", "input", "--seconds", str(a.seconds), *(f"--config.data.{v}" for v in values)]
+    readers = f"--config.data.workers={a.workers}"
     other = [a.torch_python, str(Path(__file__).with_name("torch_loader.py")), a.dataset]
     other += ["--workers", str(a.workers), "--crop", str(a.crop), "--seconds", str(a.seconds)]
-    sides = {"host": ours, "device": [*ours, "--config.data.augment=device"], "torch": other}
+    sides = {
+        "host": [*ours, readers],
+        "threads": [*ours, "--config.data.workers=0"],
+        "device": [*ours, readers, "--config.data.augment=device"],
+        "torch": other,
+    }
     found: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     with tempfile.TemporaryDirectory() as folder:
         for k in range(a.rounds):

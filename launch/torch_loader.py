@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 import torch
 import zstandard
-from array_record.python.array_record_module import ArrayRecordReader
+from array_record.python.array_record_data_source import ArrayRecordDataSource
 from tensorflow_datasets.proto import tf_example_pb2
 
 cv2.setNumThreads(0)
@@ -31,11 +31,11 @@ class Records(torch.utils.data.Dataset):
     """Tiles of a dataset that `dis2 data prepare synthetic_city` wrote with Zstandard."""
 
     def __init__(self, folder: Path, *, crop: int, augment: bool) -> None:
-        self.path = str(next(folder.glob("*-train.array_record-00000-of-00001")))
+        self.paths = sorted(map(str, folder.glob("*-train.array_record-*")))
         card = json.loads((folder / "dataset_card.json").read_text())
         self.tile = tuple(card["tile"])
         self.stats = {m["name"]: (m["mean"], m["std"]) for m in card["modalities"]}
-        self.reader: Any = None
+        self.records: Any = None
         self.count = card["splits"]["train"]
         spatial: list[Any] = []
         if augment:
@@ -54,9 +54,9 @@ class Records(torch.utils.data.Dataset):
         return self.count
 
     def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        if self.reader is None:  # one per worker
-            self.reader = ArrayRecordReader(self.path, options="readahead_buffer_size:0,max_parallelism:0")
-        record = tf_example_pb2.Example.FromString(self.reader.read([i])[0]).features.feature
+        if self.records is None:  # one per worker
+            self.records = ArrayRecordDataSource(self.paths)
+        record = tf_example_pb2.Example.FromString(self.records[i]).features.feature
 
         def raster(name: str, dtype: Any, channels: tuple[int, ...]) -> np.ndarray:
             data = zstandard.decompress(record[name].bytes_list.value[0])

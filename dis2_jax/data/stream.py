@@ -32,7 +32,8 @@ class TrainStream(Iterator[Batch]):
 
     ``position``: global batches handed out so far. ``steps_per_epoch``: batches in an epoch, rounded up. Also
     a context manager. ``next`` raises ``Dis2Error`` when a tile cannot be read (or more than ``max_skips``,
-    where unreadable tiles are skipped) or a reader process was killed.
+    where unreadable tiles are skipped) or a reader process was killed. The process reuses the memory of earlier
+    batches from here on (``keep_freed_memory``).
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class TrainStream(Iterator[Batch]):
         self.steps_per_epoch = steps_per_epoch
         self._skips = SkipCount(max_skips)
         self._workers = workers
+        keep_freed_memory()
         stream = batches.to_iter_dataset(read_options())
         if workers:
             _parse_flags()

@@ -20,7 +20,7 @@ from dis2_jax.data.builders.folder_card import (
 from dis2_jax.data.builders.scene_list import read_scene_list, splits_of
 from dis2_jax.data.builders.tiles import check_tile_size
 from dis2_jax.data.builders.toml_table import TomlTable
-from dis2_jax.schema import ClassLegend, Dis2Error, ModalityKind, nearest
+from dis2_jax.schema import ClassLegend, Dis2Error, ModalityKind, check_modality_name, nearest
 
 _PALETTE = (
     (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
@@ -123,6 +123,7 @@ def _modality(values: Any, where: str, *, listed: bool) -> FolderModality:
         optional=t.take("optional", bool, False),
     )
     t.done()
+    check_modality_name(m.name)
     if m.scale == 0:
         raise Dis2Error(f"{t.key('scale')} = 0: every value would become the offset; leave it out for none")
     if m.bands and m.band_names and len(m.bands) != len(m.band_names):
