@@ -347,7 +347,10 @@ def listed_in_binary(root):
         (lambda r: edit(r, '["a*"]', '["a*"'), "is not a TOML file"),
         (lambda r: edit(r, 'files = "rgb/*.png"', 'files = "rgb/a1.png"'), r"a `\*` must stand where"),
         (lambda r: edit(r, 'name = "dsm"', 'name = "rgb"'), "modality names repeat: rgb, rgb"),
-        (lambda r: edit(r, 'name = "dsm"', 'name = "a/b"'), r"card\.toml: modality name 'a/b': use lower-case"),
+        (
+            lambda r: edit(r, 'name = "dsm"', 'name = "a/b"'),
+            r"card\.toml: modality name 'a/b': use lower-case",
+        ),
         (lambda r: (r / "card.toml").unlink(), "--example-card"),
     ],
 )
