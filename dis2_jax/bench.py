@@ -42,6 +42,8 @@ class StepBench:
     batch: int
     dtype: str
     parameters: int
+    trace_seconds: float
+    """Python's share: the step as a program of JAX's."""
     compile_seconds: float
     """Lowering and XLA, without the persistent cache."""
     steps: int
@@ -73,7 +75,7 @@ class StepBench:
                 f"width {self.width}, {inputs}, {self.classes} classes, {self.parameters:,} parameters",
             ),
             ("step", f"batch {self.batch}, {height} x {width} px, {self.dtype}, full and {students}"),
-            ("compile", f"{self.compile_seconds:.1f} s"),
+            ("compile", f"{self.compile_seconds:.1f} s, after {self.trace_seconds:.1f} s of tracing"),
             ("time", f"{self.step_ms:.1f} ms ({spread})"),
             ("speed", f"{self.tiles_per_second:.2f} tiles/s"),
             ("memory", f"{peak}, {mib(self.temporaries)} temporaries"),
@@ -91,6 +93,7 @@ class Prepared:
     data: Any
     scenarios: tuple[Scenario, ...]
     placement: Placement
+    trace_seconds: float
     compile_seconds: float
 
 
@@ -104,7 +107,9 @@ def prepare_step(config: Config, card: DatasetCard, *, tile: tuple[int, int], ba
     placement = make_placement(config.sharding)
     check_batch_size(batch, placement.mesh)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=batch))
+    start = time.perf_counter()
     traced, _ = trace_step(config, card, tile=tile, placement=placement)
+    tracing = time.perf_counter() - start
     model = build_model(config.model, card, tile=tile, remat=config.sharding.remat)
     create = state_maker(model, make_optimizer(config.optimizer, steps=config.train.steps), config)
     with active(placement):
@@ -115,7 +120,7 @@ def prepare_step(config: Config, card: DatasetCard, *, tile: tuple[int, int], ba
     data = put_batch(random_batch(card, config.data, tile=tile, batch=batch), placement.mesh)
     compiled, seconds = _compile(traced)
     scenarios = scenarios_at(0, config.train, model.scenarios[1:])
-    return Prepared(compiled, state, data, scenarios, placement, seconds)
+    return Prepared(compiled, state, data, scenarios, placement, tracing, seconds)
 
 
 def bench_step(
@@ -143,6 +148,7 @@ def bench_step(
         batch=batch,
         dtype=config.model.dtype,
         parameters=sum(x.size for x in jax.tree.leaves(state.params)),
+        trace_seconds=prepared.trace_seconds,
         compile_seconds=prepared.compile_seconds,
         steps=steps,
         step_ms=median,

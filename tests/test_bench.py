@@ -42,10 +42,11 @@ def test_step_is_measured_and_written(tmp_path, capsys, monkeypatch):
     assert figures["step_ms_min"] <= figures["step_ms"] <= figures["step_ms_max"]
     assert math.isclose(figures["tiles_per_second"], 2000 / figures["step_ms"])
     assert figures["compile_seconds"] > 0
+    assert figures["trace_seconds"] > 0
     assert figures["peak_memory"] > 10 * 2**20
     assert figures["flops"] > 1e6
     text = capsys.readouterr().out
-    for word in ("compile", "tiles/s", "peak", "GFLOP"):
+    for word in ("compile", "of tracing", "tiles/s", "peak", "GFLOP"):
         assert word in text
 
 
@@ -116,7 +117,7 @@ def test_strategies_are_measured_side_by_side(monkeypatch, capsys):
         seen.append((config.sharding, tile, batch))
         state, data = jnp.zeros(1024), jnp.ones((batch, 4))
         compiled = jax.jit(lambda s, d: (s + d.sum(), s)).lower(state, data).compile()
-        return bench.Prepared(compiled, state, data, (), make_placement(config.sharding), 1.0)
+        return bench.Prepared(compiled, state, data, (), make_placement(config.sharding), 1.0, 1.0)
 
     monkeypatch.setattr(bench_sharding, "prepare_step", prepare)
     found = [Collective("all-reduce", size * 2**20, ((0, 1),), count) for size, count in ((1, 3), (2, 1))]
