@@ -89,6 +89,15 @@ def test_any_number_of_hosts_makes_the_same_global_batches(mini_dataset, mini_ca
     assert_same([joined(s) for s in zip(*shares, strict=True)], whole[2:])
 
 
+def test_a_closed_stream_says_so(mini_dataset, mini_card):
+    stream = open_train_stream(mini_dataset, mini_card, DATA, seed=0)
+    next(stream)
+    for _ in range(2):
+        stream.close()
+    with pytest.raises(ValueError, match="closed train stream"):
+        next(stream)
+
+
 def test_an_epoch_is_every_tile_once_and_never_in_the_same_order(mini_dataset, mini_card):
     index = np.concatenate([b["index"] for b in take(mini_dataset, mini_card, n=10)])
     epochs = index.reshape(4, 10)
@@ -368,6 +377,7 @@ def test_workers_survive_signals_and_a_killed_one_is_an_error(mini_dataset):
     process = run_script(body, mini_dataset)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
+    assert "Exception ignored" not in err
     survived, error, left = out.splitlines()
     assert survived == f"survived {[int(signal.SIGINT), int(signal.SIGTERM)]} 2"
     assert error.startswith("error: a reader process died")

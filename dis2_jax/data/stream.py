@@ -54,13 +54,15 @@ class TrainStream(Iterator[Batch]):
             small = grain.experimental.DatasetOptions(min_shm_size=SHARED_BYTES)
             stream = grain.experimental.WithOptionsIterDataset(stream, small)
             stream = stream.mp_prefetch(options, worker_init_fn=_start_worker)
-        self._iterator = iter(stream)
+        self._iterator: Any = iter(stream)
         self._started = False
 
     def __iter__(self) -> TrainStream:
         return self
 
     def __next__(self) -> Batch:
+        if self._iterator is None:
+            raise ValueError("next on a closed train stream")
         try:
             rows = self._first() if not self._started else next(self._iterator)
         except RuntimeError as e:
@@ -82,7 +84,10 @@ class TrainStream(Iterator[Batch]):
 
     def close(self) -> None:
         """Stop threads and reader processes. The stream cannot be used any more."""
-        self._iterator.close()
+        if self._iterator is not None:
+            self._iterator.close()
+        # Grain's iterators print a traceback when they are only let go at the end of the program.
+        self._iterator = None
 
     def health(self) -> dict[str, float]:
         """What to log of the input pipeline: tiles skipped since the start, MiB of memory held on this host."""
