@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from dis2_jax.data.builders.tiles import DatasetSpec, Tile
 from dis2_jax.data.builders.writer import write_dataset
@@ -15,6 +16,10 @@ from dis2_jax.schema import IGNORE, ClassLegend, DatasetCard, Modality
 
 # Read when JAX first meets a device: compiling takes nearly all of the tests' time, and this halves it.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+# No test is about time, and a loaded machine takes longer than Hypothesis allows an example.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 MINI_SPEC = DatasetSpec(
     name="mini",

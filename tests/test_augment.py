@@ -33,7 +33,7 @@ def coordinates(height, width):
     return np.stack(np.meshgrid(np.arange(height), np.arange(width), indexing="ij"), -1).astype(np.float32)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(configs, tiles, seeds)
 def test_label_and_image_stay_aligned(config, tile, seed):
     geometry = draw_geometry(tile, config, np.random.default_rng(seed))
@@ -57,7 +57,7 @@ def test_label_and_image_stay_aligned(config, tile, seed):
     np.testing.assert_array_equal(y[clear], label[rows, cols][clear])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(configs, seeds)
 def test_all_modalities_get_the_same_geometry(config, seed):
     g = np.random.default_rng(seed)
@@ -108,7 +108,7 @@ def test_resampling_is_bilinear_and_mirrors(dtype, channels, scale):
     np.testing.assert_array_equal(geometry.label(y), np.where(inside, y[rows % 48, cols % 64], IGNORE))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(configs, tiles, seeds, st.sampled_from(["uint8", "float32", "int32"]), st.sampled_from([1, 3, 6]))
 def test_crops_and_turns_are_where_their_positions_say(config, tile, seed, dtype, channels):
     config = dataclasses.replace(config, scale=(1.0, 1.0), rotate_degrees=0.0)

@@ -43,7 +43,7 @@ def draw(seed, n=60, d=5, e=8, mixed=0.5, offset=0.0):
     return x, y
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 10**6),
     n=st.integers(5, 80),

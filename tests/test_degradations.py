@@ -47,7 +47,7 @@ def _kind(name):
 
 
 @pytest.mark.parametrize(("kind", "modality"), PAIRS, ids=IDS)
-@settings(deadline=None, max_examples=6)
+@settings(max_examples=6)
 @given(share=st.floats(0.05, 1), h=st.integers(16, 50), w=st.integers(16, 50), seed=st.integers(0, 999))
 def test_pure_seeded_and_of_the_same_shape(kind, modality, share, h, w, seed):
     x = raster(modality, size=(h, w), seed=seed % 7)
@@ -106,7 +106,7 @@ def test_speckle_multiplies_and_adds_to_decibels():
     np.testing.assert_allclose([factor.mean(), factor.std()], [1, 0.5], rtol=0.03)
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(severity=st.floats(0.01, 1), seed=st.integers(0, 99))
 def test_partial_fills_its_share_with_the_mean_of_the_rest(severity, seed):
     x = np.random.default_rng(seed).normal(0, 5, (40, 30, 1)).astype(np.float32)
@@ -190,7 +190,7 @@ def test_a_tile_without_objects_or_of_one_roof_is_left_or_finite():
     assert np.isfinite(spoil("stale", NDSM, 1.0, x=roof)).all()
 
 
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(severity=st.floats(0.1, 0.9), seed=st.integers(0, 99))
 def test_clouds_cover_their_share_and_cast_shadows(severity, seed):
     x = np.full((96, 96, 3), (60, 60, 60), np.float32)

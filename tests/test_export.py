@@ -185,7 +185,7 @@ def pair(mini_card, tmp_path_factory):
 SIDE = st.sampled_from([0, 8, 16, 24, 32])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     names=st.sets(st.sampled_from(["rgb", "ndsm", "sar"])),
     batch=st.lists(st.integers(0, 3), max_size=2),

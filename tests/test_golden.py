@@ -18,8 +18,10 @@ from dis2_jax.losses import cross_entropy, dice, dlkd_loss, make_target
 from dis2_jax.models.layers import upsample_bilinear
 from dis2_jax.schema import Scenario
 
-# float32: measured 1e-5 relative on this pair's gradients; ReLU kinks make single entries differ (STACK.md).
-GRADIENT_BOUND = {"float32": 2e-3, "float64": 1e-8}
+# float32: half of the tensors agree within 1e-5. A unit within rounding of a ReLU's kink is on in one processor's
+# arithmetic and off in another's, and changes what lies before it: up to 1.4 % seen, on one kind of machine of three.
+GRADIENT_BOUND = {"float32": 3e-2, "float64": 1e-8}
+GRADIENT_TYPICAL = {"float32": 1e-4, "float64": 1e-8}
 GRADIENT_FLOOR = {"float32": 1e-5, "float64": 1e-9}
 LOSS_BOUND = {"float32": 1e-5, "float64": 1e-9}
 MAP_BOUND = {"float32": 1e-4, "float64": 1e-6}
@@ -142,6 +144,7 @@ def test_gradient_digests(run: Run, case: str) -> None:
     used = model.used_modules([CASES[case]])
     total = np.sqrt(sum(g[0] ** 2 for g in wanted.values() if g is not None))
     module = {n: link.ours[0].split("/")[1] for link in links(model) for n in link.published}
+    relative = []
     for name, gradient in found.items():
         assert (module[name] in used) == (wanted[name] is not None), name
         if wanted[name] is None:
@@ -150,6 +153,8 @@ def test_gradient_digests(run: Run, case: str) -> None:
         bound = GRADIENT_BOUND[run.dtype] * wanted[name][0] + GRADIENT_FLOOR[run.dtype] * total
         error = np.abs(digest(f"{salt}/probe/grad/{name}", gradient) - wanted[name])
         assert (error <= bound).all(), f"{name}: {error} > {bound}"
+        relative.append(error.max() / max(wanted[name][0], GRADIENT_FLOOR[run.dtype] * total))
+    assert np.median(relative) <= GRADIENT_TYPICAL[run.dtype]
     assert {n for n, g in wanted.items() if g is not None} <= found.keys()
 
 

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dis2_jax.inference.blend import PanelSums
@@ -18,7 +18,6 @@ def axes(draw):
     return Axis(draw(st.integers(1, 300)), window, draw(st.integers(0, window - 1)))
 
 
-@settings(deadline=None)
 @given(axes())
 def test_windows_cover_an_axis_and_overlap(axis):
     starts = axis.starts
@@ -32,7 +31,6 @@ def test_windows_cover_an_axis_and_overlap(axis):
         assert touching[-1] == i
 
 
-@settings(deadline=None)
 @given(axes(), axes(), st.integers(1, 200))
 def test_panels_hold_every_window_that_touches_them_and_stay_narrow(rows, columns, limit):
     overlap = min(rows.overlap, columns.overlap)
@@ -64,7 +62,6 @@ def test_weights_of_neighbours_add_up_to_one():
     np.testing.assert_array_equal(w, w[::-1])
 
 
-@settings(deadline=None)
 @given(axes(), st.integers(1, 60), st.integers(0, 3))
 def test_blending_windows_of_one_map_gives_that_map(rows, width, seed):
     g = np.random.default_rng(seed)

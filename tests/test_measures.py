@@ -48,7 +48,7 @@ def within(mask, distance):
     return ndimage.distance_transform_edt(~mask) <= distance if mask.any() else np.zeros(mask.shape, bool)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(maps(), st.integers(0, 6))
 def test_erosion_is_that_of_a_disk(case, radius):
     k, label, _ = case
@@ -71,7 +71,7 @@ def naive_edges(label):
     return out
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(maps(), st.integers(0, 4))
 def test_boundary_f1_equals_distance_transforms(case, tolerance):
     k, label, predicted = case

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -47,7 +47,6 @@ def same(a, b):
     )
 
 
-@settings(deadline=None)
 @given(labels, maps)
 def test_ratios_equal_the_naive_computation(reference, prediction):
     got = summarize(confusion_matrix(reference, prediction, num_classes=K), NAMES)
@@ -60,7 +59,6 @@ def test_ratios_equal_the_naive_computation(reference, prediction):
         assert same(getattr(got, name), want[name]), name
 
 
-@settings(deadline=None)
 @given(labels, maps, maps)
 def test_matrices_add_up_over_tiles(reference, one, two):
     both = confusion_matrix(np.stack([reference] * 2), np.stack([one, two]), num_classes=K)

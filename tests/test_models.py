@@ -64,7 +64,7 @@ def test_strided_convolutions_equal_their_definition(layer: type) -> None:
     np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(h=st.integers(1, 7), w=st.integers(1, 7), factor=st.sampled_from([2, 4, 8, 16]))
 def test_upsampling_keeps_corners_and_planes(h: int, w: int, factor: int) -> None:
     plane = np.add.outer(np.linspace(0, 1, h), np.linspace(0, 2, w))[None, :, :, None]

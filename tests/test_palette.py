@@ -33,7 +33,7 @@ def test_isprs_colours_are_moved_as_far_as_needed():
     assert readable(found) == found
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(COLOR, min_size=2, max_size=12))
 def test_any_dozen_colours(colors):
     found = readable(of(colors))

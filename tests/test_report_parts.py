@@ -69,7 +69,7 @@ def naive_scores(tiles):
     return {r: (sum(m) / len(m), classes[r], len(m)) for r, m in found.items()}
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(tile_counts(), st.integers(1, 4))
 def test_picked_tiles_keep_the_rule(tiles, count):
     picked = pick_tiles(tiles, ["a+b", "a"], count=count)

@@ -114,7 +114,7 @@ def test_fallback_without_an_exact_student_is_the_best_one_inside():
     assert dataclasses.replace(found, rows=(*rows, clean("a+b", 50))).fallback("c", "a+b+c").branch == "a+b"
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     values=st.lists(st.floats(0, 1), min_size=2, max_size=6),
     level=st.floats(0, 1),

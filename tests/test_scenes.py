@@ -38,7 +38,7 @@ def cut(scene_id, size, step):
     ]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     st.sampled_from([8, 20, T]), st.integers(33, 90), st.integers(33, 90), st.integers(0, 999), st.booleans()
 )
