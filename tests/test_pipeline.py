@@ -366,6 +366,7 @@ def test_workers_survive_signals_and_a_killed_one_is_an_error(mini_dataset):
             for _ in range(20):
                 next(stream)
             print("survived", caught, len(running()), flush=True)
+            time.sleep(1)  # the readers are ahead and their pipes full: nothing may be left half written
             os.kill(running()[0], signal.SIGKILL)
             try:
                 while True:

@@ -23,8 +23,12 @@ from dis2_jax.schema import Dis2Error
 PREFETCH = 4
 """Batches made ahead of the training step, in each reader process."""
 
-SHARED_BYTES = 2**16
-"""Arrays from this size on leave a reader process through shared memory."""
+SHARED_BYTES = 2**10
+"""Arrays from this size on leave a reader process through shared memory.
+
+What is left of a batch has to fit into 4 KiB, which a pipe takes whole or not at all: of a longer message a process
+that is killed leaves half, and the main process would wait for the rest for ever.
+"""
 
 
 class TrainStream(Iterator[Batch]):
@@ -50,7 +54,7 @@ class TrainStream(Iterator[Batch]):
             options = grain.multiprocessing.MultiprocessingOptions(
                 num_workers=workers, per_worker_buffer_size=max(1, PREFETCH // workers)
             )
-            # Small arrays cost more as shared memory (a file each) than in the message.
+            # Small arrays cost more as shared memory (a file each) than in the message; see SHARED_BYTES.
             small = grain.experimental.DatasetOptions(min_shm_size=SHARED_BYTES)
             stream = grain.experimental.WithOptionsIterDataset(stream, small)
             stream = stream.mp_prefetch(options, worker_init_fn=_start_worker)
