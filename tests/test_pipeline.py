@@ -322,6 +322,16 @@ def test_a_flipped_byte_names_shard_and_record(mini_card, tmp_path, workers):
         take(out, mini_card, data, n=3)
 
 
+def test_a_label_outside_the_legend_names_shard_and_record(mini_dataset, mini_card):
+    source = TileSource(mini_dataset, "train", mini_card)
+    legend = dataclasses.replace(mini_card.legend, names=("a", "b"), colors=mini_card.legend.colors[:2])
+    source.card = dataclasses.replace(mini_card, legend=legend)
+    with pytest.raises(
+        Dis2Error, match=r"mini-train.*: the label of record 0 holds 2, but the dataset has 2"
+    ):
+        source[0]
+
+
 def run_script(body: str, dataset: Path) -> subprocess.Popen:
     header = f"""
         import multiprocessing, os, signal, threading, time

@@ -23,7 +23,7 @@ from dis2_jax.schema import Dis2Error
 PREFETCH = 4
 """Batches made ahead of the training step, in each reader process."""
 
-SHARED_BYTES = 2**10
+SHARED_BYTES = 2**8
 """Arrays from this size on leave a reader process through shared memory.
 
 What is left of a batch has to fit into 4 KiB, which a pipe takes whole or not at all: of a longer message a process
