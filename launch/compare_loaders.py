@@ -2,7 +2,7 @@
 
 Developers only. Make a dataset and a throw-away environment for the other side, then run this in ours:
 
-    dis2 data prepare synthetic_city --scene 1024 --tile 512 --train-scenes 80 --test-scenes 0 --out /tmp/city512
+    dis2 data prepare synthetic_city --scene 1024 --tile 512 --train-scenes 320 --test-scenes 0 --out /tmp/city512
     python3 -m venv /tmp/torch && /tmp/torch/bin/pip install torch==2.13.0 albumentations==2.0.8 zstandard \
         array_record tensorflow-datasets psutil
     python launch/compare_loaders.py /tmp/city512 --torch-python /tmp/torch/bin/python

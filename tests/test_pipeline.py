@@ -396,6 +396,20 @@ def test_workers_survive_signals_and_a_killed_one_is_an_error(mini_dataset):
     assert left == "left []"
 
 
+def test_a_program_may_end_without_closing_its_streams(mini_dataset):
+    body = """
+        import dataclasses
+        streams = [
+            open_train_stream(folder, card, dataclasses.replace(data, workers=workers), seed=0)
+            for workers in (0, 2)
+        ]
+        print([next(stream)["label"].shape[0] for stream in streams for _ in range(3)])
+    """
+    process = run_script(body, mini_dataset)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out, err) == (0, "[4, 4, 4, 4, 4, 4]\n", "")
+
+
 # Prefetch to the device
 
 

@@ -1,8 +1,8 @@
 """Batches on their way out of reader processes: augmented, 8-bit rasters still as bytes.
 
-Shared memory is new for each batch, and each of its pages costs more than the pixel work on it. So rasters of 8 bits
-leave as bytes with a table of what the network sees of them (tone and normalisation), labels as bytes too; the main
-process looks them up. The result is that of ``TrainBatch`` to the last bit.
+The main process has to copy a batch anyway. So rasters of 8 bits leave as bytes with a table of what the network sees
+of them (tone and normalisation), labels as bytes too, and the main process looks them up as it copies. The result is
+that of ``TrainBatch`` to the last bit.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dis2_jax.data.samples import TrainBatch, empty_rows
 
 @dataclasses.dataclass(frozen=True)
 class PackedTrainBatch(TrainBatch):
-    """Draws -> ``Rows`` with ``tables``, for ``unpacked``."""
+    """Draws -> ``Rows`` with ``tables``, for ``copied``."""
 
     def empty(self, count: int) -> Rows:
         """Return rows for ``put``."""
@@ -29,16 +29,21 @@ class PackedTrainBatch(TrainBatch):
         rows["tables"] = {m.name: np.zeros((count, 256, m.channels), np.float32) for m in small}
         return rows
 
-
-def unpacked(rows: Rows) -> Rows:
-    """Look up what ``PackedTrainBatch`` left as bytes; other batches stay as they are."""
-    if "tables" not in rows:
-        return rows
-    image = dict(rows["image"])
-    for name, tables in rows["tables"].items():
-        image[name] = np.empty(rows["image"][name].shape, np.float32)
-        for x, table, out in zip(rows["image"][name], tables, image[name], strict=True):
-            look_up(x, table, out)
-    done = rows.copy()
-    del done["tables"]
-    return done | {"image": image, "label": np.asarray(rows["label"]).astype(np.int32)}
+    def copied(self, rows: Rows) -> Rows:
+        """Look up what is left as bytes, and copy the rest."""
+        image = dict[str, np.ndarray]()
+        for name, x in rows["image"].items():
+            if name not in rows["tables"]:
+                image[name] = np.array(x)
+                continue
+            image[name] = np.empty(x.shape, np.float32)
+            for tile, table, out in zip(x, rows["tables"][name], image[name], strict=True):
+                look_up(tile, table, out)
+        return Rows(
+            image=image,
+            label=rows["label"].astype(np.int32),
+            available=np.array(rows["available"]),
+            valid=np.array(rows["valid"]),
+            index=np.array(rows["index"]),
+            skipped=np.array(rows["skipped"]),
+        )

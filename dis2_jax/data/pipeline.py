@@ -28,6 +28,7 @@ from dis2_jax.data.opening import open_tiles
 from dis2_jax.data.packed_batch import PackedTrainBatch
 from dis2_jax.data.raw_batch import RawTrainBatch
 from dis2_jax.data.samples import EvalBatch, TrainBatch, seeded
+from dis2_jax.data.shared_batch import Receiver, SharedBatch
 from dis2_jax.data.skips import SkipCount
 from dis2_jax.data.stream import TrainStream, read_options
 from dis2_jax.data.tileset import Draws, TileSet
@@ -68,13 +69,15 @@ def open_train_stream(
     crop_size(data, card.tile)
     _check_statistics(card, data)
     numbers = draw_order(source.draws, seed=seed, samples=data.samples_per_epoch)
+    make = train_batch(source, card, data)
     batches = numbers.random_map(seeded).batch(
-        local, drop_remainder=True, batch_fn=train_batch(source, card, data)
+        local, drop_remainder=True, batch_fn=SharedBatch(make) if data.workers else make
     )
     epoch = data.samples_per_epoch or sum(d.count for d in source.draws)
     return TrainStream(
         batches[position * process_count + process_index :: process_count],
         workers=data.workers,
+        receiver=Receiver(make, local) if data.workers else None,
         position=position,
         steps_per_epoch=-(-epoch // data.batch_size),
         max_skips=data.max_skips,
@@ -92,7 +95,7 @@ def check_train_data(
 
 
 def train_batch(source: TileSet, card: DatasetCard, data: DataConfig) -> TrainBatch:
-    """Return what makes a batch of draws, as ``data.augment`` wants it; for ``unpacked``."""
+    """Return what makes a batch of draws, as ``data.augment`` wants it."""
     if data.augment == "device":
         return RawTrainBatch(source, card, data)
     return (PackedTrainBatch if data.workers else TrainBatch)(source, card, data)

@@ -39,7 +39,7 @@ class RawTrainBatch(TrainBatch):
             available=np.zeros((count, len(self.card.modalities)), bool),
             valid=np.zeros(count, bool),
             index=np.full(count, -1, np.int32),
-            drawn=self._nothing_drawn(count),
+            drawn=self._empty_drawn(count),
             skipped=no_faults(count),
         )
 
@@ -54,24 +54,23 @@ class RawTrainBatch(TrainBatch):
         rows["index"][i] = tile["index"]
         _note(rows["drawn"], i, drawn.geometry.positions, drawn.tones)
 
-    def _nothing_drawn(self, count: int) -> Drawn:
+    def _empty_drawn(self, count: int) -> Drawn:
         height, width = crop_size(self.data, self.card.tile)
         toned = [m for m in self.card.modalities if self.data.photometric and m.kind == "optical"]
-        tones = {m.name: np.empty((count, 4, m.channels), np.float32) for m in toned}
-        for tone in tones.values():
-            tone[:] = np.array(UNTOUCHED, np.float32)[:, None]
         return Drawn(
-            row=np.zeros((count, height), np.float32),
-            row_along=np.zeros((count, width), np.float32),
-            col=np.zeros((count, height), np.float32),
-            col_along=np.zeros((count, width), np.float32),
-            tones=tones,
+            row=np.empty((count, height), np.float32),
+            row_along=np.empty((count, width), np.float32),
+            col=np.empty((count, height), np.float32),
+            col_along=np.empty((count, width), np.float32),
+            tones={m.name: np.empty((count, 4, m.channels), np.float32) for m in toned},
         )
 
 
 def _note(drawn: Drawn, i: int, positions: Positions, tones: Mapping[str, Tone]) -> None:
     drawn["row"][i], drawn["row_along"][i] = positions.row, positions.row_along
     drawn["col"][i], drawn["col_along"][i] = positions.col, positions.col_along
-    for name, tone in tones.items():
-        for k, value in enumerate((tone.gain, tone.offset, tone.low, tone.high)):
-            drawn["tones"][name][i, k] = value
+    for name, rows in drawn["tones"].items():
+        tone = tones.get(name)
+        values = UNTOUCHED if tone is None else (tone.gain, tone.offset, tone.low, tone.high)
+        for k, value in enumerate(values):
+            rows[i, k] = value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -62,16 +63,24 @@ class TrainBatch:
     def __call__(self, draws: Sequence[Draw]) -> Rows:
         """Return the rows in the order of the draws."""
         rows = self.empty(len(draws))
+        self.fill(rows, draws)
+        return rows
+
+    def fill(self, rows: Rows, draws: Sequence[Draw]) -> None:
+        """Overwrite all of ``rows``, which may be those of an earlier batch."""
         for i, draw in enumerate(draws):
             rng = np.random.default_rng(draw.seed)
             tile, fault = read_draw(self.source, draw.number, rng, self.data)
             put_fault(rows, i, fault)
             self.put(rows, i, tile, rng)
-        return rows
 
     def empty(self, count: int) -> Rows:
-        """Return rows for ``put``."""
+        """Return rows for ``fill`` and ``put``."""
         return empty_rows(count, self.card, size=crop_size(self.data, self.card.tile))
+
+    def copied(self, rows: Rows) -> Rows:
+        """Return what training gets of ``rows`` that are about to be used again."""
+        return copied(rows)
 
     def put(self, rows: Rows, i: int, tile: StoredTile, rng: np.random.Generator) -> None:
         """Make row ``i`` a sample of ``tile``."""
@@ -140,6 +149,11 @@ def empty_rows(
     )
 
 
+def copied(arrays: Any) -> Any:
+    """Return copies of the arrays in nested dictionaries."""
+    return {k: copied(v) for k, v in arrays.items()} if isinstance(arrays, dict) else np.array(arrays)
+
+
 def pad_row(rows: Rows, i: int) -> None:
     """Make row ``i`` of new rows a padding row: see ``Batch``."""
     rows["label"][i] = IGNORE
@@ -162,6 +176,8 @@ def put_tile(
         row = rows["image"][m.name][i]
         if not there:
             row[...] = 0
+            if m.name in rows.get("tables", ()):
+                rows["tables"][m.name][i] = 0
             continue
         x = geometry.image(tile["image"][m.name])
         tone = augmentation.tones.get(m.name)

@@ -8,27 +8,22 @@ import os
 import signal
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
 from typing import Any
 
 import grain
 
-from dis2_jax.data.batch import Batch, Rows
+from dis2_jax.data.batch import Batch
+from dis2_jax.data.cores import cores
 from dis2_jax.data.memory import keep_freed_memory, resident_bytes
-from dis2_jax.data.packed_batch import unpacked
+from dis2_jax.data.shared_batch import Receiver
 from dis2_jax.data.skips import SkipCount
 from dis2_jax.schema import Dis2Error
 
 PREFETCH = 4
 """Batches made ahead of the training step, in each reader process."""
-
-SHARED_BYTES = 2**8
-"""Arrays from this size on leave a reader process through shared memory.
-
-What is left of a batch has to fit into 4 KiB, which a pipe takes whole or not at all: of a longer message a process
-that is killed leaves half, and the main process would wait for the rest for ever.
-"""
 
 
 class TrainStream(Iterator[Batch]):
@@ -41,34 +36,40 @@ class TrainStream(Iterator[Batch]):
     """
 
     def __init__(
-        self, batches: Any, *, workers: int, position: int, steps_per_epoch: int, max_skips: int
+        self,
+        batches: Any,
+        *,
+        workers: int,
+        receiver: Receiver | None,
+        position: int,
+        steps_per_epoch: int,
+        max_skips: int,
     ) -> None:
         self.position = position
         self.steps_per_epoch = steps_per_epoch
         self._skips = SkipCount(max_skips)
         self._workers = workers
+        self._receiver = receiver
         keep_freed_memory()
-        stream = batches.to_iter_dataset(read_options())
+        stream = batches.to_iter_dataset(read_options(workers=workers))
         if workers:
             _parse_flags()
             options = grain.multiprocessing.MultiprocessingOptions(
                 num_workers=workers, per_worker_buffer_size=max(1, PREFETCH // workers)
             )
-            # Small arrays cost more as shared memory (a file each) than in the message; see SHARED_BYTES.
-            small = grain.experimental.DatasetOptions(min_shm_size=SHARED_BYTES)
-            stream = grain.experimental.WithOptionsIterDataset(stream, small)
             stream = stream.mp_prefetch(options, worker_init_fn=_start_worker)
-        self._iterator: Any = iter(stream)
+        self._running: list[Any] = [iter(stream)]
+        self._end = weakref.finalize(self, _end, self._running)
         self._started = False
 
     def __iter__(self) -> TrainStream:
         return self
 
     def __next__(self) -> Batch:
-        if self._iterator is None:
+        if not self._running:
             raise ValueError("next on a closed train stream")
         try:
-            rows = self._first() if not self._started else next(self._iterator)
+            made = self._first() if not self._started else next(self._running[0])
         except RuntimeError as e:
             if not self._workers or "terminated unexpectedly" not in str(e):
                 raise
@@ -76,7 +77,7 @@ class TrainStream(Iterator[Batch]):
                 f"a reader process died ({e}): out of memory, or a script without an "
                 "`if __name__ == '__main__':` guard? data.workers = 0 reads in this process"
             ) from e
-        batch = self._skips.take(unpacked(rows))
+        batch = self._skips.take(made if self._receiver is None else self._receiver(made))
         self.position += 1
         return batch
 
@@ -88,26 +89,32 @@ class TrainStream(Iterator[Batch]):
 
     def close(self) -> None:
         """Stop threads and reader processes. The stream cannot be used any more."""
-        if self._iterator is not None:
-            self._iterator.close()
-        # Grain's iterators print a traceback when they are only let go at the end of the program.
-        self._iterator = None
+        self._end()
+        if self._receiver is not None:
+            self._receiver.close()
 
     def health(self) -> dict[str, float]:
         """What to log of the input pipeline: tiles skipped since the start, MiB of memory held on this host."""
         mib = {name: size / 2**20 for name, size in resident_bytes().items()}
         return {"skipped_tiles": float(self._skips.count), **{f"memory_mib/{k}": v for k, v in mib.items()}}
 
-    def _first(self) -> Rows:
+    def _first(self) -> Any:
         self._started = True
         with _signals_held() if self._workers else contextlib.nullcontext():
-            rows: Rows = next(self._iterator)
-        return rows
+            return next(self._running[0])
 
 
-def read_options() -> grain.ReadOptions:
-    """Threads that make whole batches ahead, in each process that reads."""
-    return grain.ReadOptions(num_threads=min(PREFETCH, os.cpu_count() or 1), prefetch_buffer_size=PREFETCH)
+def _end(running: list[Any]) -> None:
+    """Close an iterator and let go of it: at the end of a program Grain prints tracebacks of those still there."""
+    for iterator in running:
+        iterator.close()
+    running.clear()
+
+
+def read_options(*, workers: int = 0) -> grain.ReadOptions:
+    """Threads that make whole batches ahead in each process that reads; in all, as many as there are cores."""
+    threads = min(PREFETCH, -(-cores() // max(1, workers)))
+    return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=PREFETCH)
 
 
 def _parse_flags() -> None:

@@ -10,7 +10,6 @@ import dataclasses
 import datetime
 import importlib.metadata
 import json
-import os
 import platform
 import subprocess
 import time
@@ -18,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dis2_jax.data.cores import cores
 from dis2_jax.files import write_whole
 from dis2_jax.schema import Dis2Error
 
@@ -86,7 +86,7 @@ class SessionLog:
             python=platform.python_version(),
             platform=platform.platform(),
             cpu=cpu_model(),
-            cpu_count=cpu_count(),
+            cpu_count=cores(),
             **hardware,
         )
         self.update(step=step)
@@ -147,11 +147,6 @@ def cpu_model() -> str | None:
         return platform.processor() or None
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, None) or platform.processor() or None
-
-
-def cpu_count() -> int | None:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

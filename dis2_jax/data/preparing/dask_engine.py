@@ -12,7 +12,8 @@ import dataclasses
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Generic
 
-from dis2_jax.data.preparing.engines import Item, Result, WorkerDied, cores
+from dis2_jax.data.cores import cores
+from dis2_jax.data.preparing.engines import Item, Result, WorkerDied
 from dis2_jax.schema import Dis2Error, nearest
 
 

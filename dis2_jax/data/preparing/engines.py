@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import dataclasses
 import multiprocessing
 import os
@@ -13,6 +12,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol, TypeVar
 
+from dis2_jax.data.cores import cores
 from dis2_jax.schema import Dis2Error
 
 Item = TypeVar("Item")
@@ -89,13 +89,6 @@ class Processes:
             for process in own:
                 process.terminate()
             executor.shutdown(cancel_futures=True)
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    with contextlib.suppress(AttributeError):  # not on every system
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def local_engine(workers: int | None) -> Engine:
