@@ -17,7 +17,9 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "load"]
 
 
-def load(workdir: str | Path, *, checkpoint: Literal["best", "last"] | int = "best") -> Model:
+def load(
+    workdir: str | Path, *, checkpoint: Literal["best", "last"] | int = "best", tta: bool = False
+) -> Model:
     """Load a training run's model; see ``dis2_jax.inference.model.load``.
 
     >>> m = dis2_jax.load("runs/demo")                              # doctest: +SKIP
@@ -28,4 +30,4 @@ def load(workdir: str | Path, *, checkpoint: Literal["best", "last"] | int = "be
     """
     from dis2_jax.inference import model
 
-    return model.load(workdir, checkpoint=checkpoint)
+    return model.load(workdir, checkpoint=checkpoint, tta=tta)

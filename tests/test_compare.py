@@ -133,6 +133,16 @@ def test_a_run_against_itself_differs_by_nothing(tmp_path):
     assert not difference.certain
 
 
+def test_test_time_augmentation_is_another_setting(tmp_path):
+    a, b = (make(tmp_path / name, seed=3) for name in "ab")
+    path = b / "evaluation" / "evaluation.json"
+    path.write_text(dataclasses.replace(Evaluation.load(path), tta=True).to_json())
+    assert [g.group.differs for g in compare_runs([a, b], samples=50).groups] == [
+        (),
+        ("test-time augmentation = True",),
+    ]
+
+
 def test_runs_without_tiles_have_no_interval(tmp_path, runs):
     old = make(tmp_path / "old", seed=7, tiles=False, config=other_config(side=0.0))
     found = compare_runs([*runs[0], old])

@@ -230,6 +230,15 @@ def test_command_writes_tables_and_panels(workdir, capsys):
     assert not (folder / "panels" / "validation-1.png").exists()
 
     capsys.readouterr()
+    assert main([*arguments, "--no-baselines", "--panels", "1", "--tta"]) == 0
+    assert "; test-time augmentation; recipe ours" in capsys.readouterr().out
+    turned = Evaluation.load(folder / "evaluation-validation-tta.json")
+    assert turned.tta
+    assert not found.tta
+    assert (folder / "panels" / "validation-tta-1.png").exists()
+    assert [s.metrics.pixels for s in turned.scenarios] == [s.metrics.pixels for s in found.scenarios]
+    assert [s.confusion for s in turned.scenarios] != [s.confusion for s in found.scenarios]
+
     arguments += ["--exclude", "tree", "--erode", "1", "--boundary-tolerance", "2", "--bootstrap", "20"]
     assert main([*arguments, "--no-baselines", "--panels", "0", "--batch-size", "2", "--details"]) == 0
     out = capsys.readouterr().out

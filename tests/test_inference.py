@@ -139,6 +139,12 @@ def test_load_reads_a_workdir(mini_card, tiles, tmp_path):
     for names in (("rgb", "ndsm"), ("ndsm",)):
         images = {m: tiles[m] for m in names}
         np.testing.assert_array_equal(loaded.predict_proba(images), direct.predict_proba(images))
+    turned = {"ndsm": tiles["ndsm"][:, :, ::-1]}
+    found = dis2_jax.load(tmp_path, tta=True).predict_proba(turned)[:, :, ::-1]
+    np.testing.assert_allclose(
+        found, dis2_jax.load(tmp_path, tta=True).predict_proba({"ndsm": tiles["ndsm"]}), atol=1e-5
+    )
+    assert np.abs(found - loaded.predict_proba(turned)[:, :, ::-1]).max() > 1e-3
     with pytest.raises(Dis2Error, match="no step 9"):
         dis2_jax.load(tmp_path, checkpoint=9)
 

@@ -19,6 +19,7 @@ from dis2_jax.models.cflm import ClasswiseAttention
 from dis2_jax.models.dis2 import DIS2
 from dis2_jax.models.fusion import sincos_positions
 from dis2_jax.models.layers import BatchNorm, DownConv, UpConv, upsample_bilinear
+from dis2_jax.models.views import views
 from dis2_jax.schema import ClassLegend, DatasetCard, Dis2Error, Modality, Scenario
 from dis2_jax.training.state import build_model, init_variables
 
@@ -155,6 +156,24 @@ def test_prediction_runs_only_what_it_needs_at_any_size(three: dict) -> None:
         np.testing.assert_array_equal(predict({**three, "params": spoiled}, images), wanted)
         one = jax.tree.map(lambda x: x * np.nan, spoiled)
         assert not np.isfinite(predict({**three, "params": one}, images)).any()
+
+
+@pytest.mark.parametrize("size", [(32, 32), (32, 48)])
+def test_with_tta_a_prediction_turns_with_its_input(three: dict, size: tuple[int, int]) -> None:
+    """And is the mean over what is seen from all sides."""
+    plain, averaged = (
+        jax.jit(lambda v, x, m=m: m.apply(v, x, scenario=Scenario(("rgb",)), method="predict"))
+        for m in (THREE, THREE.clone(tta=True))
+    )
+    x = _images(THREE, batch=2, size=size)["rgb"]
+    seen = views(size)
+    assert len(set(seen)) == (8 if size[0] == size[1] else 4)
+    found = averaged(three, {"rgb": x})
+    each = [v.back(plain(three, {"rgb": v.of(x)})) for v in seen]
+    assert np.abs(each[1] - each[0]).max() > 0.01
+    np.testing.assert_allclose(found, np.mean(each, axis=0), atol=1e-6)
+    for v in seen:
+        np.testing.assert_allclose(v.back(averaged(three, {"rgb": v.of(x)})), found, atol=1e-5)
 
 
 def test_slots_hold_what_they_are_told_to(three: dict) -> None:

@@ -29,7 +29,7 @@ from dis2_jax.schema import Dis2Error
 def fake(mini_card, monkeypatch):
     """Any workdir loads the pixel-wise model."""
     loaded = fake_model(mini_card)
-    monkeypatch.setattr(model_module, "load", lambda workdir, checkpoint="best": loaded)
+    monkeypatch.setattr(model_module, "load", lambda workdir, **_: loaded)
     return loaded
 
 
@@ -54,9 +54,8 @@ def test_a_trained_workdir_end_to_end(mini_card, tmp_path, capsys):
         "--out",
         str(out),
     ]
-    assert (
-        main.main([*words, "--checkpoint", "3", "--window", "32", "--overlap", "8", "--device", "cpu"]) == 0
-    )
+    words += ["--confidence", "--window", "32", "--overlap", "8", "--device", "cpu"]
+    assert main.main([*words, "--checkpoint", "3"]) == 0
     text = capsys.readouterr().out
     assert "32 x 40 pixels in 2 windows" in text
     assert "answered from: ndsm 100.0 %" in text
@@ -64,6 +63,9 @@ def test_a_trained_workdir_end_to_end(mini_card, tmp_path, capsys):
     got, profile = read(out)
     assert set(np.unique(got)) <= {0, 1, 2}
     assert (profile["crs"], got.shape) == (CRS, (32, 40))
+    confidence = read(tmp_path / "map_confidence.tif")[0]
+    assert main.main([*words, "--tta"]) == 0
+    assert not np.array_equal(read(tmp_path / "map_confidence.tif")[0], confidence)
     assert main.main([*words, "--checkpoint", "9"]) == 2
     assert "no step 9" in capsys.readouterr().err
 

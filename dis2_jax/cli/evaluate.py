@@ -21,8 +21,8 @@ def add_parser(subparsers: Any) -> None:
         "evaluate",
         help="table of every missing-modality scenario x class, and prediction panels",
         description="Evaluate every scenario of a run. Writes W/evaluation/evaluation.json, .csv, .md, "
-        "tiles.csv and panels/*.png; a split or dataset that is not the default, and excluded classes, go into "
-        "the names (evaluation-validation.json).",
+        "tiles.csv and panels/*.png; a split or dataset that is not the default, excluded classes and --tta go "
+        "into the names (evaluation-validation.json).",
     )
     add_run(parser)
     add_dataset(parser)
@@ -33,6 +33,11 @@ def add_parser(subparsers: Any) -> None:
         "--no-baselines",
         action="store_true",
         help="leave out the rows of the full model fed zeros for what is missing",
+    )
+    parser.add_argument(
+        "--tta",
+        action="store_true",
+        help="test-time augmentation: average over the tile turned and mirrored (8 ways, 8 times the work)",
     )
     measures = parser.add_argument_group("measures")
     measures.add_argument(
@@ -98,6 +103,7 @@ def _evaluate(
         panels=arguments.panels,
         batch_size=arguments.batch_size,
         baselines=not arguments.no_baselines,
+        tta=arguments.tta,
         measures=MeasureOptions(
             erode=arguments.erode,
             tolerance=arguments.boundary_tolerance,

@@ -100,6 +100,11 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overlap", type=int, metavar="PIXELS", help="shared by neighbouring windows (default: a quarter)"
     )
+    parser.add_argument(
+        "--tta",
+        action="store_true",
+        help="test-time augmentation: average over windows turned and mirrored (8 times the work)",
+    )
     parser.add_argument("--batch", type=int, metavar="B", help="windows per call (default: what fits)")
     parser.add_argument("--device", metavar="cpu|gpu|tpu|gpu:1", help="default: JAX's first")
 
@@ -128,7 +133,7 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     if many and named:
         raise Dis2Error(f"{named[0]}: with several scenes the names of further outputs follow from --out")
     engine.pick_device(options.device)  # said once, not per scene
-    loaded = model.load(arguments.workdir, checkpoint=checkpoint)
+    loaded = model.load(arguments.workdir, checkpoint=checkpoint, tta=arguments.tta)
     try:
         if many:
             return _folder(loaded, files, Path(arguments.out), tuple(also), options)

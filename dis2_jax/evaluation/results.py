@@ -88,6 +88,8 @@ class Evaluation:
     """Classes whose reference pixels are not scored; they are in no mean. Predicting one is an error."""
     no_scenes: str | None = None
     """Why there is no scene-level score, in one line."""
+    tta: bool = False
+    """With test-time augmentation."""
     unread: tuple[str, ...] = ()
     """Tiles that could not be read and are in no score (``data.on_error = 'skip'``)."""
 
@@ -192,6 +194,7 @@ class Evaluation:
                 scenarios=tuple(_read_row(row, classes) for row in values["scenarios"]),
                 excluded=tuple(values.get("excluded", ())),
                 no_scenes=values.get("no_scenes"),
+                tta=values.get("tta", False),
                 unread=tuple(values.get("unread", ())),
                 **head,
             )

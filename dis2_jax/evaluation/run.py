@@ -41,6 +41,8 @@ class Options:
     batch_size: int | None = None
     baselines: bool = True
     """Also the full model with zeros for what each student does without."""
+    tta: bool = False
+    """Test-time augmentation: average over turned and mirrored tiles, see ``models/views.py``."""
     measures: MeasureOptions = dataclasses.field(default_factory=MeasureOptions)
 
 
@@ -59,9 +61,9 @@ def evaluate_workdir(
 
     Writes ``evaluation.{json,csv,md}``, ``tiles.csv`` (see ``TileTable``) and ``panels/*.png``. Names tell what
     is not the default: ``evaluation-validation.json``, ``evaluation-<dataset folder>-validation.json``,
-    ``evaluation-without-clutter.json``, ``tiles-validation.csv``. Panels are called ``<split>-1.png`` ... with
-    the folder in front likewise. Tiles are normalised with the run's own statistics, those of another dataset too. Only
-    process 0 of a job writes.
+    ``evaluation-without-clutter.json``, ``evaluation-tta.json``, ``tiles-validation.csv``. Panels are called
+    ``<split>-1.png`` ... with the folder in front likewise, or ``<split>-tta-1.png``. Tiles are normalised with the
+    run's own statistics, those of another dataset too. Only process 0 of a job writes.
 
     Raises:
         Dis2Error: no such run, checkpoint, dataset or split; a dataset with other modalities or classes.
@@ -80,7 +82,7 @@ def evaluate_workdir(
     batch_size = size or run.config.train.eval_batch_size
     common: dict[str, Any] = {"split": split, "batch_size": batch_size, "mesh": mesh}
     data = dataclasses.replace(run.config.data, source="auto") if options.dataset else run.config.data
-    what = (run.model, run.variables, folder, card, data)
+    what = (run.model.clone(tta=options.tta), run.variables, folder, card, data)
     found = measure_split(
         *what, options=options.measures, baselines=options.baselines, on_batch=on_batch, **common
     )
@@ -90,6 +92,7 @@ def evaluate_workdir(
         checkpoint=str(options.checkpoint),
         recipe=run.config.recipe,
         seed=run.config.train.seed,
+        tta=options.tta,
     )
     count = run.config.train.panels if panels is None else panels
     titles = spread_tiles(card, split=split, count=count)
@@ -98,11 +101,13 @@ def evaluate_workdir(
         return Report(evaluation, ())
     prefix = f"{Path(folder).resolve().name}-" if other else ""
     without = f"without-{'-'.join(excluded)}" if excluded else ""
-    ending = "".join(f"-{part}" for part in (prefix[:-1], "" if split == default else split, without) if part)
+    tta = "tta" if options.tta else ""
+    parts = (prefix[:-1], "" if split == default else split, without, tta)
+    ending = "".join(f"-{part}" for part in parts if part)
     out = Path(workdir) / FOLDER
     paths = write_tables(evaluation, found.tiles, out, ending=ending)
     if examples:
-        paths += save_panels(examples, card, out / "panels", stem=f"{prefix}{split}")
+        paths += save_panels(examples, card, out / "panels", stem=f"{prefix}{split}{'-tta' if tta else ''}")
     return Report(evaluation, tuple(paths))
 
 

@@ -175,19 +175,22 @@ class Model:
         return len(size) == 2
 
 
-def load(workdir: str | Path, *, checkpoint: Literal["best", "last"] | int = "best") -> Model:
+def load(
+    workdir: str | Path, *, checkpoint: Literal["best", "last"] | int = "best", tta: bool = False
+) -> Model:
     """Load a training run's model for prediction.
 
     Args:
         workdir: what ``dis2 train --workdir`` wrote.
         checkpoint: ``best`` by validation, ``last``, or a step.
+        tta: test-time augmentation: average over the image turned and mirrored (square ones 8 ways, others 4).
 
     Raises:
         Dis2Error: no such workdir or checkpoint, or a damaged one.
     """
     run = load_eval_variables(workdir, checkpoint)
     return Model(
-        network=run.model,
+        network=run.model.clone(tta=tta),
         variables=run.variables,
         card=run.card,
         normalization=run.config.data.normalize,

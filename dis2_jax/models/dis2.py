@@ -14,6 +14,7 @@ from dis2_jax.models.cflm import ClassScale, ClasswiseAttention, ClasswiseDecode
 from dis2_jax.models.encoders import Encoder, Features, UnimodalHead
 from dis2_jax.models.fusion import HierarchicalFusion, Position
 from dis2_jax.models.layers import AttentionPool, stat_dtype
+from dis2_jax.models.views import views
 from dis2_jax.schema import Fill, Scenario
 
 Pool = Literal["attention", "mean"]
@@ -133,7 +134,8 @@ class DIS2(nn.Module):
     Apply modes: ``__call__`` (training), ``predict``, ``branch``, and its two halves ``slots`` and ``answer``.
 
     ``modalities`` are (name, channels) in order; ``students`` the available-sets that get a branch; ``tile``
-    (H, W) matters only to ``position='table'``. Sides of inputs are multiples of 16.
+    (H, W) matters only to ``position='table'``. Sides of inputs are multiples of 16. With ``tta``, ``predict``
+    averages over the symmetries of the grid (see ``views``), one after the other.
     """
 
     modalities: tuple[tuple[str, int], ...]
@@ -150,6 +152,7 @@ class DIS2(nn.Module):
     pool: Pool = "attention"
     dtype: jnp.dtype = jnp.float32
     remat: Remat = "none"
+    tta: bool = False
 
     def setup(self) -> None:
         """Make the parts; a part costs nothing in a mode that does not call it."""
@@ -288,6 +291,22 @@ class DIS2(nn.Module):
 
     def predict(self, images: Mapping[str, jax.Array], *, scenario: Scenario) -> jax.Array:
         """Class probabilities ``[B, H, W, K]`` float32 of one scenario."""
+        if not self.tta:
+            return self._probabilities(images, scenario)
+        batch, height, width, _ = next(iter(images.values())).shape
+        seen = views((height, width))
+
+        def add(dis2: DIS2, total: jax.Array, k: jax.Array) -> tuple[jax.Array, None]:
+            turned = {m: jax.lax.switch(k, [v.of for v in seen], x) for m, x in images.items()}
+            p = dis2._probabilities(turned, scenario)
+            return total + jax.lax.switch(k, [v.back for v in seen], p), None
+
+        # A loop: compiled once, and one view's activations at a time.
+        loop = nn.scan(add, variable_broadcast=True, split_rngs={})
+        total = jnp.zeros((batch, height, width, self.num_classes), stat_dtype(self.dtype))
+        return loop(self, total, jnp.arange(len(seen)))[0] / len(seen)
+
+    def _probabilities(self, images: Mapping[str, jax.Array], scenario: Scenario) -> jax.Array:
         logits = self.branch(images, scenario=scenario).logits
         return nn.softmax(logits.astype(stat_dtype(logits.dtype)), axis=-1)
 

@@ -49,7 +49,8 @@ class Run:
         if self.config is None:
             return str(self.path)
         leaves = [k for k in config_file.keys(Config) if k not in _SAME_TRAINING]
-        return (self.evaluation.checkpoint, *(config_file.get(self.config, k) for k in leaves))
+        how = (self.evaluation.checkpoint, self.evaluation.tta)
+        return (*how, *(config_file.get(self.config, k) for k in leaves))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -116,10 +117,12 @@ def _group(runs: Sequence[Run], first: Run) -> Group:
 
 
 def _differences(first: Run, other: Run) -> tuple[str, ...]:
-    """Config keys (and the checkpoint) in which a group differs from the first, as ``key = value``."""
+    """Config keys (and how it was evaluated) in which a group differs from the first, as ``key = value``."""
     found = []
     if first.evaluation.checkpoint != other.evaluation.checkpoint:
         found.append(f"checkpoint = {other.evaluation.checkpoint}")
+    if first.evaluation.tta != other.evaluation.tta:
+        found.append(f"test-time augmentation = {other.evaluation.tta}")
     if first.config is not None and other.config is not None:
         changed = config_file.differences(first.config, other.config)
         found += [f"{d.key} = {d.new}" for d in changed if d.key not in _SAME_TRAINING]

@@ -78,12 +78,14 @@ def markdown_table(evaluation: Evaluation) -> str:
 
 
 def title(evaluation: Evaluation) -> str:
-    """Return one line: dataset, split, and which weights."""
+    """Return one line: dataset, split, which weights, and whether they looked at each tile from all sides."""
     tiles = max((s.tiles for s in evaluation.scenarios), default=0)
     parts = [f"{evaluation.dataset}, {evaluation.split} split, {tiles} tiles"]
     if evaluation.step is not None:
         which = f" ({evaluation.checkpoint})" if evaluation.checkpoint else ""
         parts.append(f"step {evaluation.step}{which}")
+    if evaluation.tta:
+        parts.append("test-time augmentation")
     if evaluation.recipe is not None:
         parts.append(f"recipe {evaluation.recipe}, seed {evaluation.seed}")
     return "; ".join(parts)
