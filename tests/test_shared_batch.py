@@ -1,9 +1,9 @@
 """Batches through blocks of shared memory that are used again and again."""
 
 import dataclasses
+import errno
+import os
 import pickle
-import shutil
-from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,6 @@ import pytest
 from test_packed_batch import CARD, Tiles
 
 from dis2_jax.config import DataConfig
-from dis2_jax.data import shared_batch
 from dis2_jax.data.packed_batch import PackedTrainBatch
 from dis2_jax.data.raw_batch import RawTrainBatch
 from dis2_jax.data.samples import Draw, TrainBatch
@@ -81,9 +80,17 @@ def test_readers_start_with_blocks_of_their_own():
     send._blocks[0]._memory.unlink()
 
 
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="Linux only")
 def test_too_little_shared_memory_is_told(monkeypatch):
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shared_batch, "_MEMORY", Path("/"))
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2**26, 2**26, 1000))
-    with pytest.raises(Dis2Error, match=r"room for 0 MiB, a batch takes 1: .*--shm-size"):
-        SharedBatch(PackedTrainBatch(Tiles(), CARD, DATA))(draws(0))
+    def full(number, start, size):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    before = set(os.listdir("/dev/shm"))
+    send = SharedBatch(PackedTrainBatch(Tiles(), CARD, DATA))
+    with pytest.raises(
+        Dis2Error, match=r"no room for a batch of 1 MiB \(No space left on device\): .*--shm-size"
+    ):
+        send(draws(0))
+    assert set(os.listdir("/dev/shm")) <= before
+    assert send._blocks == []

@@ -8,7 +8,7 @@ that is killed leaves half, and the main process would wait for the rest for eve
 
 from __future__ import annotations
 
-import shutil
+import os
 import threading
 from collections.abc import Sequence
 from multiprocessing.shared_memory import SharedMemory
@@ -129,10 +129,17 @@ def _fields(record: np.ndarray) -> Any:
 
 
 def _new_memory(size: int) -> SharedMemory:
-    # Writing to memory that is not there would end the process without a word.
-    if _MEMORY.is_dir() and (free := shutil.disk_usage(_MEMORY).free) < size:
+    memory = SharedMemory(create=True, size=size)
+    file = _MEMORY / memory.name.lstrip("/")
+    try:
+        if file.is_file():  # else another system than Linux
+            with file.open("r+b") as f:
+                # All of it now: writing to pages that turn out not to be there ends the process without a word.
+                os.posix_fallocate(f.fileno(), 0, size)
+    except OSError as e:
+        memory.unlink()
         raise Dis2Error(
-            f"{_MEMORY} has room for {free >> 20} MiB, a batch takes {(size >> 20) + 1}: give the container more "
+            f"{_MEMORY} has no room for a batch of {-(-size // 2**20)} MiB ({e.strerror}): give the container more "
             "(docker: --shm-size), lower data.workers or data.batch_size, or read in threads, data.workers = 0"
-        )
-    return SharedMemory(create=True, size=size)
+        ) from e
+    return memory
