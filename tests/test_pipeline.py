@@ -396,6 +396,23 @@ def test_workers_survive_signals_and_a_killed_one_is_an_error(mini_dataset):
     assert left == "left []"
 
 
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="Linux only")
+def test_nothing_of_what_was_made_ahead_is_left_in_memory(mini_dataset):
+    body = """
+        import pathlib, re
+        with open_train_stream(folder, card, data, seed=0) as stream:
+            next(stream)
+            time.sleep(1)  # batches are made that nobody fetches
+            maps = [pathlib.Path(f"/proc/{pid}/maps").read_text() for pid in running()]
+            own = set(re.findall("/dev/shm/psm_[^ \\n]+", " ".join(maps)))
+            waiting = [path for path in own if os.path.exists(path)]
+        print(len(own) >= 6, len(waiting) >= 5, any(map(os.path.exists, own)))
+    """
+    process = run_script(body, mini_dataset)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out, err) == (0, "True True False\n", "")
+
+
 def test_a_program_may_end_without_closing_its_streams(mini_dataset):
     body = """
         import dataclasses

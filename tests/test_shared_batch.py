@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import os
 import pickle
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from dis2_jax.config import DataConfig
 from dis2_jax.data.packed_batch import PackedTrainBatch
 from dis2_jax.data.raw_batch import RawTrainBatch
 from dis2_jax.data.samples import Draw, TrainBatch
-from dis2_jax.data.shared_batch import Receiver, SharedBatch
+from dis2_jax.data.shared_batch import Receiver, SharedBatch, _Layout
 from dis2_jax.schema import Dis2Error
 
 DATA = DataConfig(crop=(32, 16), photometric=0.1, rotate_degrees=10.0)
@@ -69,7 +70,6 @@ def test_a_batch_that_fails_gives_its_block_back():
             send(draws(0))
     assert len(send._blocks) == 1
     assert not send._blocks[0].taken
-    send._blocks[0]._memory.unlink()
 
 
 def test_readers_start_with_blocks_of_their_own():
@@ -77,7 +77,6 @@ def test_readers_start_with_blocks_of_their_own():
     send(draws(0))
     other = pickle.loads(pickle.dumps(send))
     assert other._blocks == []
-    send._blocks[0]._memory.unlink()
 
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="Linux only")
@@ -86,11 +85,22 @@ def test_too_little_shared_memory_is_told(monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    before = set(os.listdir("/dev/shm"))
+    made = []
+    plain = SharedMemory.unlink
+    monkeypatch.setattr(SharedMemory, "unlink", lambda self: (made.append(self.name), plain(self)))
     send = SharedBatch(PackedTrainBatch(Tiles(), CARD, DATA))
     with pytest.raises(
         Dis2Error, match=r"no room for a batch of 1 MiB \(No space left on device\): .*--shm-size"
     ):
         send(draws(0))
-    assert set(os.listdir("/dev/shm")) <= before
+    assert len(made) == 1
+    assert not Path("/dev/shm", made[0].lstrip("/")).exists()
     assert send._blocks == []
+
+
+def test_blocks_are_laid_out_beyond_four_gibibytes():
+    """Arrays that nobody writes cost nothing."""
+    rows = {"a": np.empty((3, 2**30), np.uint8), "b": {"c": np.empty(2**30, np.float32), "d": np.empty(5)}}
+    layout = _Layout(rows)
+    assert layout.size == 64 + 3 * 2**30 + 4 * 2**30 + 64
+    assert layout._places == {"a": 64, "b": {"c": 64 + 3 * 2**30, "d": 64 + 7 * 2**30}}

@@ -37,7 +37,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--tta",
         action="store_true",
-        help="test-time augmentation: average over the tile turned and mirrored (8 ways, 8 times the work)",
+        help="test-time augmentation: average over the tile turned and mirrored, 8 ways if it is square, else 4",
     )
     measures = parser.add_argument_group("measures")
     measures.add_argument(

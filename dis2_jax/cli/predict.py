@@ -103,7 +103,7 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tta",
         action="store_true",
-        help="test-time augmentation: average over windows turned and mirrored (8 times the work)",
+        help="test-time augmentation: average over windows turned and mirrored, 8 ways if they are square, else 4",
     )
     parser.add_argument("--batch", type=int, metavar="B", help="windows per call (default: what fits)")
     parser.add_argument("--device", metavar="cpu|gpu|tpu|gpu:1", help="default: JAX's first")

@@ -8,10 +8,12 @@ that is killed leaves half, and the main process would wait for the rest for eve
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Sequence
 from multiprocessing.shared_memory import SharedMemory
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +25,8 @@ from dis2_jax.schema import Dis2Error
 
 _MEMORY = Path("/dev/shm")
 """Where Linux keeps shared memory; containers often give it 64 MiB."""
+_ALIGNED = 64
+"""Bytes: arrays start at multiples of it."""
 
 
 class SharedBatch:
@@ -56,13 +60,15 @@ class SharedBatch:
     def _start(self) -> None:
         self._blocks: list[_Block] = []
         self._lock = threading.Lock()
+        # When the reader ends: of batches that were made and never fetched nobody else knows the names.
+        Finalize(self, _unlink, args=(self._blocks,), exitpriority=1)
 
     def _take(self, count: int) -> _Block:
         with self._lock:
             block = next((b for b in self._blocks if not b.taken), None)
             if block is None:
-                layout = _layout(self._make, count)
-                block = _Block(_new_memory(layout.itemsize), layout)
+                layout = _Layout(self._make.empty(count))
+                block = _Block(_new_memory(layout.size), layout)
                 self._blocks.append(block)
             block.taken = True
             return block
@@ -73,7 +79,7 @@ class Receiver:
 
     def __init__(self, make: TrainBatch, count: int) -> None:
         self._make = make
-        self._layout = _layout(make, count)
+        self._layout = _Layout(make.empty(count))
         self._blocks: dict[str, _Block] = {}
 
     def __call__(self, name: str) -> Rows:
@@ -93,39 +99,57 @@ class Receiver:
 
 
 class _Block:
-    """Rows in shared memory, and whether they wait to be copied."""
+    """Rows in shared memory, and whether they wait to be copied. Nothing protects rows that outlive it."""
 
-    def __init__(self, memory: SharedMemory, layout: np.dtype) -> None:
-        # What looks into the memory is named first: it is let go of before the memory, which complains otherwise.
-        self._record = np.ndarray((), layout, buffer=memory.buf)
-        self.rows = cast(Rows, _fields(self._record["rows"]))
+    def __init__(self, memory: SharedMemory, layout: _Layout) -> None:
+        self.rows = cast(Rows, layout.of(memory))
+        self._taken = np.ndarray((), np.bool_, buffer=memory.buf)
         self._memory = memory
         self.name = memory.name
 
     @property
     def taken(self) -> bool:
-        return bool(self._record["taken"])
+        """The first byte. A reader alone sets it, the main process alone clears it, both in between Python's locks."""
+        return bool(self._taken)
 
     @taken.setter
     def taken(self, value: bool) -> None:
-        self._record["taken"] = value
+        self._taken[...] = value
+
+    def unlink(self) -> None:
+        """Take the name away, where the main process has not."""
+        with contextlib.suppress(FileNotFoundError):
+            self._memory.unlink()
 
 
-def _layout(make: TrainBatch, count: int) -> np.dtype:
-    """Return the record that a block is: the same one in both processes."""
-    return np.dtype([("taken", np.bool_), ("rows", _record_type(make.empty(count)))], align=True)
+class _Layout:
+    """Where the arrays of a batch lie in a block: the same in both processes."""
+
+    def __init__(self, rows: Any) -> None:
+        self._rows = rows
+        self.size = _ALIGNED  # behind the byte that says whether it is taken
+        self._places = self._put(rows)
+
+    def of(self, memory: SharedMemory) -> Any:
+        """Return the arrays in ``memory``, in nested dictionaries as those it was made of."""
+        return self._views(self._rows, self._places, memory)
+
+    def _put(self, rows: Any) -> Any:
+        if isinstance(rows, dict):
+            return {k: self._put(v) for k, v in rows.items()}
+        start = self.size
+        self.size += -(-rows.nbytes // _ALIGNED) * _ALIGNED
+        return start
+
+    def _views(self, rows: Any, places: Any, memory: SharedMemory) -> Any:
+        if isinstance(rows, dict):
+            return {k: self._views(v, places[k], memory) for k, v in rows.items()}
+        return np.ndarray(rows.shape, rows.dtype, buffer=memory.buf, offset=places)
 
 
-def _record_type(rows: Any) -> np.dtype:
-    fields = [(k, _record_type(v)) if isinstance(v, dict) else (k, v.dtype, v.shape) for k, v in rows.items()]
-    return np.dtype(fields, align=True)
-
-
-def _fields(record: np.ndarray) -> Any:
-    """Return the arrays of a record as the nested dictionaries that its type was made of."""
-    if record.dtype.names is None:
-        return record
-    return {k: _fields(record[k]) for k in record.dtype.names}
+def _unlink(blocks: list[_Block]) -> None:
+    for block in blocks:
+        block.unlink()
 
 
 def _new_memory(size: int) -> SharedMemory:

@@ -59,7 +59,7 @@ class TrainStream(Iterator[Batch]):
             )
             stream = stream.mp_prefetch(options, worker_init_fn=_start_worker)
         self._running: list[Any] = [iter(stream)]
-        self._end = weakref.finalize(self, _end, self._running)
+        self._at_exit = weakref.finalize(self, _end, self._running)
         self._started = False
 
     def __iter__(self) -> TrainStream:
@@ -89,7 +89,8 @@ class TrainStream(Iterator[Batch]):
 
     def close(self) -> None:
         """Stop threads and reader processes. The stream cannot be used any more."""
-        self._end()
+        _end(self._running)
+        self._at_exit.detach()
         if self._receiver is not None:
             self._receiver.close()
 
@@ -106,13 +107,13 @@ class TrainStream(Iterator[Batch]):
 
 def _end(running: list[Any]) -> None:
     """Close an iterator and let go of it: at the end of a program Grain prints tracebacks of those still there."""
-    for iterator in running:
+    for iterator in running:  # still there after a Ctrl-C, for another try
         iterator.close()
     running.clear()
 
 
 def read_options(*, workers: int = 0) -> grain.ReadOptions:
-    """Threads that make whole batches ahead in each process that reads; in all, as many as there are cores."""
+    """Threads that make whole batches ahead in each process that reads: the cores shared out, 1 to ``PREFETCH``."""
     threads = min(PREFETCH, -(-cores() // max(1, workers)))
     return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=PREFETCH)
 
