@@ -103,4 +103,5 @@ def test_blocks_are_laid_out_beyond_four_gibibytes():
     rows = {"a": np.empty((3, 2**30), np.uint8), "b": {"c": np.empty(2**30, np.float32), "d": np.empty(5)}}
     layout = _Layout(rows)
     assert layout.size == 64 + 3 * 2**30 + 4 * 2**30 + 64
-    assert layout._places == {"a": 64, "b": {"c": 64 + 3 * 2**30, "d": 64 + 7 * 2**30}}
+    starts = [layout.places["a"].start, layout.places["b"]["c"].start, layout.places["b"]["d"].start]
+    assert starts == [64, 64 + 3 * 2**30, 64 + 7 * 2**30]

@@ -9,6 +9,7 @@ that is killed leaves half, and the main process would wait for the rest for eve
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import threading
 from collections.abc import Sequence
@@ -122,29 +123,36 @@ class _Block:
             self._memory.unlink()
 
 
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    start: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
 class _Layout:
     """Where the arrays of a batch lie in a block: the same in both processes."""
 
     def __init__(self, rows: Any) -> None:
-        self._rows = rows
         self.size = _ALIGNED  # behind the byte that says whether it is taken
-        self._places = self._put(rows)
+        self.places = self._put(rows)
 
     def of(self, memory: SharedMemory) -> Any:
         """Return the arrays in ``memory``, in nested dictionaries as those it was made of."""
-        return self._views(self._rows, self._places, memory)
+        return _views(self.places, memory)
 
     def _put(self, rows: Any) -> Any:
         if isinstance(rows, dict):
             return {k: self._put(v) for k, v in rows.items()}
-        start = self.size
+        place = _Place(self.size, rows.shape, rows.dtype)
         self.size += -(-rows.nbytes // _ALIGNED) * _ALIGNED
-        return start
+        return place
 
-    def _views(self, rows: Any, places: Any, memory: SharedMemory) -> Any:
-        if isinstance(rows, dict):
-            return {k: self._views(v, places[k], memory) for k, v in rows.items()}
-        return np.ndarray(rows.shape, rows.dtype, buffer=memory.buf, offset=places)
+
+def _views(places: Any, memory: SharedMemory) -> Any:
+    if isinstance(places, dict):
+        return {k: _views(v, memory) for k, v in places.items()}
+    return np.ndarray(places.shape, places.dtype, buffer=memory.buf, offset=places.start)
 
 
 def _unlink(blocks: list[_Block]) -> None:
