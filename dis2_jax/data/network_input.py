@@ -25,7 +25,7 @@ def write_input(
 
 def byte_table(modality: Modality, mode: Normalization, *, tone: Tone | None = None) -> np.ndarray:
     """Return what the network sees of each value of an 8-bit raster: float32 ``[256, C]``."""
-    values = np.repeat(np.arange(256, dtype=np.uint8)[:, None], modality.channels, axis=1)
+    values = np.broadcast_to(np.arange(256, dtype=np.float32)[:, None], (256, modality.channels))
     return normalize(values if tone is None else tone.apply(values), modality, mode)
 
 

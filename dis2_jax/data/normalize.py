@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Literal
 
 import numpy as np
@@ -26,14 +27,17 @@ def normalize(
         out[...] = x
         return out
     mean, std = statistics(modality)
+    factor = np.float32(1) / std
     # Whole rows at a time: numpy takes several times as long over an innermost axis of a few channels.
     width = out.shape[-2] if out.size and out.ndim > 1 and out.flags.c_contiguous else 1
     rows = out.reshape(*out.shape[:-2], -1) if width > 1 else out
+    if width > 1 and len(mean) > 1:
+        mean, factor = np.tile(mean, width), np.tile(factor, width)
     if x.dtype != np.float32:
         out[...] = x
         x = out
-    np.subtract(x.reshape(rows.shape), np.tile(mean, width), out=rows)
-    rows *= np.tile(np.float32(1) / std, width)
+    np.subtract(x.reshape(rows.shape), mean, out=rows)
+    rows *= factor
     return out
 
 
@@ -48,8 +52,9 @@ def denormalize(x: np.ndarray, modality: Modality, mode: Normalization) -> np.nd
     return out
 
 
+@functools.lru_cache(maxsize=64)
 def statistics(modality: Modality) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and std, float32 ``[C]``. The std of a constant channel counts as 1.
+    """Return mean and std, float32 ``[C]``, read-only. The std of a constant channel counts as 1.
 
     Raises ``Dis2Error`` when the card holds none, not one per channel, or values that are not finite.
     """
@@ -62,7 +67,10 @@ def statistics(modality: Modality) -> tuple[np.ndarray, np.ndarray]:
         )
     if not (np.isfinite(mean).all() and np.isfinite(std).all()):
         raise Dis2Error(f"modality {modality.name!r}: the card's mean or std is not finite")
-    return mean, np.where(std > 0, std, np.float32(1))
+    found = (np.array(mean), np.where(std > 0, std, np.float32(1)))
+    for v in found:
+        v.setflags(write=False)  # every caller gets the same ones
+    return found
 
 
 def _check_channels(x: np.ndarray, modality: Modality) -> None:

@@ -31,10 +31,13 @@ class Positions:
     col_along: np.ndarray
 
 
-def interpolated(x: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+Matrix = tuple[tuple[float, float, float], tuple[float, float, float]]
+
+
+def interpolated(x: np.ndarray, matrix: Matrix, size: tuple[int, int]) -> np.ndarray:
     """Sample a raster ``[H, W, C]`` bilinearly, mirrored at the outermost pixels: ``[h, w, C]``.
 
-    Output pixel (column, row) shows the tile at ``matrix @ (column, row, 1)``, ``matrix`` being ``[2, 3]``. Unsigned
+    Output pixel (column, row) shows the tile at ``matrix @ (column, row, 1)``, ``matrix`` being 2 x 3. Unsigned
     whole numbers of 8 and 16 bits are rounded to their dtype; everything else becomes float32. Positions are exact to
     float32, thousands of pixels outside the tile less and less so.
     """
@@ -74,33 +77,35 @@ def turned(x: np.ndarray, *, transpose: bool, flip_rows: bool, flip_cols: bool) 
     return np.asarray(out).reshape(*out.shape[:2], *x.shape[2:])
 
 
-def _warp(x: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _warp(x: np.ndarray, matrix: Matrix, size: tuple[int, int]) -> np.ndarray:
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     x, matrix = _mirrored(x, matrix, size)
     # OpenCV 5 takes nearly twice as long for 3 channels as for 4, with the same result.
     widened = x.shape[-1] == 3
     x4 = cv2.cvtColor(x, cv2.COLOR_RGB2RGBA) if widened else x
-    out = cv2.warpAffine(x4, matrix, size[::-1], flags=flags, borderMode=cv2.BORDER_REFLECT_101)
+    out = cv2.warpAffine(x4, np.array(matrix), size[::-1], flags=flags, borderMode=cv2.BORDER_REFLECT_101)
     out = cv2.cvtColor(out, cv2.COLOR_RGBA2RGB) if widened else out
     return np.asarray(out).reshape(*size, x.shape[-1])
 
 
-def _mirrored(x: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def _mirrored(x: np.ndarray, matrix: Matrix, size: tuple[int, int]) -> tuple[np.ndarray, Matrix]:
     """Widen a raster by what the output shows of its mirror images, and move the matrix along.
 
     OpenCV itself takes several times as long for pixels beside a raster as for those on it. Outputs that reach
     beyond the first mirror images are left to it.
     """
     height, width = x.shape[:2]
-    ends = np.array([[0, size[1] - 1, 0, size[1] - 1], [0, 0, size[0] - 1, size[0] - 1], [1, 1, 1, 1]])
-    cols, rows = matrix @ ends
+    (a, b, c), (d, e, f) = matrix
+    corners = [(col, row) for col in (0, size[1] - 1) for row in (0, size[0] - 1)]
+    cols = [a * col + b * row + c for col, row in corners]
+    rows = [d * col + e * row + f for col, row in corners]
     # Each pixel is mixed with the next one; one more for rounding.
-    lack = (1 - rows.min(), rows.max() + 3 - height, 1 - cols.min(), cols.max() + 3 - width)
+    lack = (1 - min(rows), max(rows) + 3 - height, 1 - min(cols), max(cols) + 3 - width)
     top, bottom, left, right = (max(0, int(n)) for n in lack)
     if not (top or bottom or left or right) or max(top, bottom) >= height or max(left, right) >= width:
         return x, matrix
     wide = cv2.copyMakeBorder(x, top, bottom, left, right, cv2.BORDER_REFLECT_101)
-    return np.asarray(wide).reshape(*wide.shape[:2], x.shape[-1]), np.add(matrix, [[0, 0, left], [0, 0, top]])
+    return np.asarray(wide).reshape(*wide.shape[:2], x.shape[-1]), ((a, b, c + left), (d, e, f + top))
 
 
 def _channel_groups(channels: int) -> list[slice]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -24,7 +25,8 @@ class Tone:
         out = x * self.gain
         out += self.offset
         if np.isfinite(self.low):
-            np.clip(out, self.low, self.high, out=out)
+            np.minimum(out, np.float32(self.high), out=out)
+            np.maximum(out, np.float32(self.low), out=out)
         return out
 
 
@@ -36,11 +38,13 @@ def draw_tone(modality: Modality, strength: float, rng: np.random.Generator, *, 
     is the stored one (resampling may give floats): values stay inside the range of a whole-number dtype, as a
     sensor's do.
     """
-    mean, std = statistics(modality)
-    u, b = rng.uniform(-1, 1, 2)
-    v, d = rng.uniform(-1, 1, (2, modality.channels))
-    gain = np.exp(strength * (u + v / 2)).astype(np.float32)
-    offset = (mean * (1 - gain) + strength * (b + d / 2) * std).astype(np.float32)
+    # In plain numbers: arrays of a few channels take several times as long.
+    u, b, *each = (2 * rng.random(2 + 2 * modality.channels) - 1).tolist()
+    mean, std = (v.tolist() for v in statistics(modality))
+    gains = [math.exp(strength * (u + v / 2)) for v in each[: modality.channels]]
+    shifts = [strength * (b + d / 2) for d in each[modality.channels :]]
+    offsets = [m * (1 - g) + shift * s for m, s, g, shift in zip(mean, std, gains, shifts, strict=True)]
+    gain, offset = (np.array(v, np.float32) for v in (gains, offsets))
     if not np.issubdtype(dtype, np.integer):
         return Tone(gain, offset, -np.inf, np.inf)
     limits = np.iinfo(dtype)
