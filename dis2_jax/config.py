@@ -247,7 +247,12 @@ def _check(c: Config) -> None:
         (c.data.batch_size >= 1, "data.batch_size", c.data.batch_size, "at least 1"),
         (all(s >= 0 and s % 16 == 0 for s in c.data.crop), "data.crop", c.data.crop, "multiples of 16"),
         (0 < c.data.scale[0] <= c.data.scale[1], "data.scale", c.data.scale, "0 < low <= high"),
-        (c.data.photometric >= 0, "data.photometric", c.data.photometric, "at least 0"),
+        (
+            0 <= c.data.photometric <= 10,
+            "data.photometric",
+            c.data.photometric,
+            "0 to 10 standard deviations",
+        ),
         (c.data.workers >= 0, "data.workers", c.data.workers, "at least 0"),
         (c.data.max_skips >= 0, "data.max_skips", c.data.max_skips, "at least 0"),
         (c.data.samples_per_epoch >= 0, "data.samples_per_epoch", c.data.samples_per_epoch, "at least 0"),

@@ -32,6 +32,7 @@ class Positions:
 
 
 Matrix = tuple[tuple[float, float, float], tuple[float, float, float]]
+"""2 x 3: a linear map and a shift."""
 
 
 def interpolated(x: np.ndarray, matrix: Matrix, size: tuple[int, int]) -> np.ndarray:
