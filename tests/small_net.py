@@ -40,6 +40,7 @@ class SmallNet(nn.Module):
     dropout: float = 0.1
     position: str = "sincos"
     dtype: Any = jnp.float32
+    tta: bool = False
     names = DIS2.names
     scenarios = DIS2.scenarios
 
