@@ -66,7 +66,11 @@ class DaskEngine:
     def _client(self, distributed: Any) -> Iterator[Any]:
         import dask
 
-        settings = {"distributed.scheduler.allowed-failures": self.retries}
+        settings = {
+            "distributed.scheduler.allowed-failures": self.retries,
+            # One job at a time: a second one that waits on a worker would be blamed for its death, too.
+            "distributed.scheduler.worker-saturation": 1.0,
+        }
         with contextlib.ExitStack() as stack:
             stack.enter_context(dask.config.set(settings))
             if not self.scheduler:
