@@ -4,7 +4,7 @@ dis2 data prepare synthetic_city --out data_out/synthetic_city
 dis2 train --config configs/demo.py --workdir runs/demo
 dis2 evaluate --workdir runs/demo
 
-500 steps, seed 0, about 3 minutes of steps on two cores: test mIoU 0.718 full, 0.355 rgb, 0.335 ndsm.
+500 steps, seed 0, about 3 minutes of steps on two cores: test mIoU 0.725 full, 0.293 rgb, 0.354 ndsm.
 """
 
 from typing import Any

@@ -91,6 +91,7 @@ def test_override_takes_the_next_argument_as_value() -> None:
         ("--config.train.steps", "has no value"),
         ("--config.train.seed=4294967296", "at least 0 and below 2**32"),
         ("--config.data.flip=maybe", "bool is wanted"),
+        ("--config.data.photometric=11", "0 to 10 standard deviations"),
         ("--config.optimizer.name=adanw", "did you mean 'adamw'"),
         ("--config.data.crop=64", "2 values are wanted"),
         ("--config.data.crop=a,b", "int is wanted"),

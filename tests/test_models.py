@@ -173,6 +173,7 @@ def test_with_tta_a_prediction_turns_with_its_input(three: dict, size: tuple[int
     assert np.abs(each[1] - each[0]).max() > 0.01
     np.testing.assert_allclose(found, np.mean(each, axis=0), atol=1e-6)
     for v in seen:
+        np.testing.assert_array_equal(v.back(v.of(x)), x)
         np.testing.assert_allclose(v.back(averaged(three, {"rgb": v.of(x)})), found, atol=1e-5)
 
 
