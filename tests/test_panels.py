@@ -133,6 +133,19 @@ def overlaps(figure):
     return outside + [(a, b) for i, (a, x) in enumerate(boxes) for b, y in boxes[i + 1 :] if x.overlaps(y)]
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "told"),
+    [(-1e-6, 255.0001, "0 to 255"), (-0.2, 11.99, "-0.2 to 12"), (-123.4, 0.05, "-123 to 0.1")],
+)
+def test_the_range_of_one_band_is_short(mini_card, low, high, told):
+    e = example(mini_card, ["rgb+ndsm", "rgb", "ndsm"])
+    height = np.full(e.images["ndsm"].shape, low, np.float32)
+    height[0, 0] = high
+    figure = draw_panels([dataclasses.replace(e, images={**e.images, "ndsm": height})], mini_card)
+    titles = [" ".join(axes.get_title().split()) for axes in figure.axes]
+    assert any(f" {told} m" in title for title in titles), titles
+
+
 @pytest.mark.parametrize("size", [(32, 32), (64, 96), (256, 256), (16, 512)])
 def test_no_text_touches_another(size):
     card, scenarios = many_modalities()

@@ -205,7 +205,9 @@ def _input_title(x: np.ndarray, modality: Modality) -> list[str]:
 
 
 def _short(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 100 or value == round(value) else f"{value:.1f}"
+    """Three digits or one decimal. Normalising and back leaves -1e-6 for 0: no sign, no decimal then."""
+    rounded = round(value, 0 if abs(value) >= 100 else 1)
+    return f"{rounded:z.0f}" if rounded.is_integer() else f"{rounded:.1f}"
 
 
 def _scenario_title(name: str, *, full: bool) -> list[str]:
