@@ -173,7 +173,8 @@ def _compile(traced: Any) -> tuple[Any, float]:
 @contextlib.contextmanager
 def _no_persistent_cache() -> Iterator[None]:
     """JAX looks at the setting once per process, so its memory of that has to go too."""
-    enabled = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
+    config: Any = jax.config  # its attributes are typed in some releases of JAX only
+    enabled = config.jax_enable_compilation_cache
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()
     try:

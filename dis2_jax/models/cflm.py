@@ -38,7 +38,7 @@ class ClasswiseAttention(nn.Module):
 
     num_classes: int
     scale: ClassScale = "sum"
-    dtype: jnp.dtype = jnp.float32
+    dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, f4: jax.Array) -> ClasswiseFeatures:
@@ -58,7 +58,7 @@ class ClasswiseDecoder(nn.Module):
 
     num_classes: int
     width: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, classes: ClasswiseFeatures, fused: Fused, *, side: bool) -> Decoded:

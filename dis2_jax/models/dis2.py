@@ -78,7 +78,7 @@ class Branch(nn.Module):
     dropout: float
     position: Position
     class_scale: ClassScale
-    dtype: jnp.dtype
+    dtype: jax.typing.DTypeLike
     remat: Remat = "none"
 
     @nn.compact
@@ -118,7 +118,7 @@ class LevelPools(nn.Module):
     """Pool maps of levels 1-3 to vectors, for the loss terms."""
 
     kind: Pool = "attention"
-    dtype: jnp.dtype = jnp.float32
+    dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, maps: Sequence[jax.Array]) -> list[jax.Array]:
@@ -150,7 +150,7 @@ class DIS2(nn.Module):
     position: Position = "table"
     class_scale: ClassScale = "sum"
     pool: Pool = "attention"
-    dtype: jnp.dtype = jnp.float32
+    dtype: jax.typing.DTypeLike = jnp.float32
     remat: Remat = "none"
     tta: bool = False
 

@@ -16,7 +16,7 @@ class Encoder(nn.Module):
     """Four 4x4 stride-2 convolutions; also the compensation encoder."""
 
     width: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, weight: jax.Array | None = None) -> Features:
@@ -36,7 +36,7 @@ class UnimodalHead(nn.Module):
 
     width: int
     num_classes: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, features: Features, *, train: bool, weight: jax.Array | None = None) -> jax.Array:

@@ -36,7 +36,7 @@ class HierarchicalFusion(nn.Module):
     feed_forward: int = 256
     dropout: float = 0.1
     position: Position = "table"
-    dtype: jnp.dtype = jnp.float32
+    dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
@@ -123,7 +123,7 @@ class TransformerLayer(nn.Module):
     heads: int
     feed_forward: int
     dropout: float
-    dtype: jnp.dtype = jnp.float32
+    dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:

@@ -14,7 +14,7 @@ from dis2_jax.models.layout import Activation, Edges, current
 Padding = Literal["zeros", "reflect"]
 
 
-def stat_dtype(dtype: jnp.dtype) -> jnp.dtype:
+def stat_dtype(dtype: jax.typing.DTypeLike) -> jnp.dtype:
     """Type in which statistics, softmaxes and losses are computed: float32, or float64 where the input is."""
     return jnp.promote_types(dtype, jnp.float32)
 
@@ -32,7 +32,7 @@ class DownConv(nn.Module):
     """
 
     features: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -54,7 +54,7 @@ class UpConv(nn.Module):
     """
 
     features: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -100,7 +100,7 @@ class BatchNorm(nn.Module):
     normalised but change nothing; a batch without any leaves the running statistics as they are.
     """
 
-    dtype: jnp.dtype = jnp.float32
+    dtype: jax.typing.DTypeLike = jnp.float32
     epsilon: float = 1e-5
     momentum: float = 0.1
 
@@ -137,7 +137,7 @@ class PreNormConv(nn.Module):
     features: int
     kernel_size: int
     padding: Padding = "zeros"
-    dtype: jnp.dtype = jnp.float32
+    dtype: jax.typing.DTypeLike = jnp.float32
     epsilon: float = 1e-5
     kind: Activation = "map"
 
@@ -160,7 +160,7 @@ class _SameConv(nn.Module):
     features: int
     kernel_size: int
     padding: Padding
-    dtype: jnp.dtype
+    dtype: jax.typing.DTypeLike
     kind: Activation
 
     @nn.compact
@@ -179,7 +179,7 @@ class AttentionPool(nn.Module):
     """``[B, H, W, C]`` -> ``[B, C]`` (or ``[B, project]``), weighted by a softmax over positions (METHOD.md, Parts)."""
 
     project: int | None = None
-    dtype: jnp.dtype = jnp.float32
+    dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
